@@ -1,0 +1,34 @@
+"""Fixtures that many tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import browsers
+import processes
+
+
+@pytest.fixture(scope="session", params=browsers.ENGINES)
+def engine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[browsers.Browser]:
+    """Each engine in turn, started once for all the tests that want it."""
+    with browsers.browser(request.param, tmp_path_factory.mktemp(request.param)) as started:
+        yield started
+
+
+@pytest.fixture
+def browser(engine: browsers.Browser) -> Iterator[browsers.Browser]:
+    """A browser with nothing open, left with nothing open."""
+    engine.console_errors()
+    yield engine
+    engine.driver.get("about:blank")
+
+
+@pytest.fixture(scope="session")
+def demo_url() -> Iterator[str]:
+    """The address of one demo server for all the tests that only look at its page."""
+    with processes.demo_server() as (_program, url):
+        yield url
