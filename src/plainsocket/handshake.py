@@ -1,0 +1,214 @@
+"""The opening handshake, server side (RFC 6455 section 4.2): a request becomes a 101 or a refusal.
+
+No I/O.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final
+
+from .options import Options
+
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+_HOST_AND_PORT: Final = re.compile(
+    r"(?P<host>[a-z0-9_.~%!$&'()*+;=-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{0,5}))?"
+)  # RFC 3986 section 3.2, without user information and without a comma
+_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a handshake is judged by."""
+
+    method: str
+    target: str
+    version: str
+    """Such as "HTTP/1.1"."""
+    headers: Mapping[str, str]
+    """By lower-case name; repeated ones joined by commas."""
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, Any]) -> Request:
+        """Read it from a WSGI environ."""
+        headers = {
+            key[5:].replace("_", "-").lower(): value.strip()
+            for key, value in environ.items()
+            if key.startswith("HTTP_")
+        }
+        if environ.get("CONTENT_LENGTH"):
+            headers["content-length"] = environ["CONTENT_LENGTH"]
+        return cls(
+            method=environ["REQUEST_METHOD"],
+            target=environ.get("PATH_INFO", ""),
+            version=environ.get("SERVER_PROTOCOL", "HTTP/1.1"),
+            headers=headers,
+        )
+
+    @property
+    def wants_websocket(self) -> bool:
+        """Whether it asks for a WebSocket, rightly or not."""
+        return "websocket" in _tokens(self.headers.get("upgrade", ""))
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The handshake is good."""
+
+    subprotocol: str | None
+    headers: list[tuple[str, str]]
+    """Of the 101."""
+
+    @property
+    def head(self) -> bytes:
+        """The 101 as bytes."""
+        lines = ["HTTP/1.1 101 Switching Protocols"]
+        lines += [f"{name}: {value}" for name, value in self.headers]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+@dataclass
+class Refused(Exception):
+    """The handshake is refused with an HTTP response."""
+
+    status: HTTPStatus
+    body: str
+    """For the person who reads it: what is wrong, and what to do."""
+    headers: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def status_line(self) -> str:
+        return f"{self.status.value} {self.status.phrase}"
+
+
+def accept(request: Request, options: Options) -> Accepted:
+    """Accept `request`, or raise Refused."""
+    headers = request.headers
+    if request.method != "GET":
+        raise Refused(
+            HTTPStatus.METHOD_NOT_ALLOWED,
+            f"A WebSocket is opened by GET, not {printable(request.method)}.",
+            [("Allow", "GET")],
+        )
+    if not request.wants_websocket:
+        raise upgrade_required(request)
+    if request.version != "HTTP/1.1":
+        version = printable(request.version)
+        raise _bad_request(f"A WebSocket is opened over HTTP/1.1, not {version}.")
+    if "upgrade" not in _tokens(headers.get("connection", "")):
+        raise _bad_request(
+            'The header "Connection: Upgrade" is missing. If the client sent it, a proxy between '
+            "has removed it and must be told to pass it on."
+        )
+    own_host = _host_name(headers.get("host", ""))
+    if own_host is None:
+        raise _bad_request("The Host header is missing or malformed.")
+    if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+        raise _bad_request("A request that opens a WebSocket has no body.")
+    if headers.get("sec-websocket-version") != "13":
+        version = printable(headers.get("sec-websocket-version", "missing"))
+        raise Refused(
+            HTTPStatus.UPGRADE_REQUIRED,
+            "This server speaks WebSocket version 13 (RFC 6455) only; the request's "
+            f"Sec-WebSocket-Version is {version}.",
+            [("Sec-WebSocket-Version", "13"), *_UPGRADE],
+        )
+    key = headers.get("sec-websocket-key", "")
+    if not _is_valid_key(key):
+        raise _bad_request("Sec-WebSocket-Key must be 16 bytes in base64.")
+    _check_origin(headers.get("origin"), own_host, options)
+    subprotocol = _choose_subprotocol(headers.get("sec-websocket-protocol"), options)
+    answer = [*_UPGRADE, ("Sec-WebSocket-Accept", accept_key(key))]
+    if subprotocol is not None:
+        answer.append(("Sec-WebSocket-Protocol", subprotocol))
+    return Accepted(subprotocol, answer)
+
+
+_UPGRADE: Final = [("Upgrade", "websocket"), ("Connection", "Upgrade")]
+
+
+def upgrade_required(request: Request) -> Refused:
+    """The answer to an ordinary request where only a WebSocket is served (RFC 9110 15.5.22)."""
+    body = "This address is served by WebSocket only: open it with new WebSocket(url)."
+    if "sec-websocket-key" in request.headers:
+        body += (
+            ' The request has a Sec-WebSocket-Key but no "Upgrade: websocket": a proxy between '
+            "has removed it and must be told to pass it on."
+        )
+    return Refused(HTTPStatus.UPGRADE_REQUIRED, body, [("Sec-WebSocket-Version", "13"), *_UPGRADE])
+
+
+def accept_key(key: str) -> str:
+    """Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455 section 4.2.2)."""
+    return base64.b64encode(hashlib.sha1(key.encode("latin-1") + _GUID).digest()).decode()
+
+
+def printable(text: str) -> str:
+    """Quote what a peer chose, so that it can neither forge a log line nor fill a log."""
+    return ascii(text if len(text) <= 200 else text[:200] + "…")
+
+
+def _bad_request(body: str) -> Refused:
+    return Refused(HTTPStatus.BAD_REQUEST, body)
+
+
+def _tokens(value: str) -> list[str]:
+    return [token.strip().lower() for token in value.split(",")]
+
+
+def _is_valid_key(key: str) -> bool:
+    try:
+        return len(base64.b64decode(key, validate=True)) == 16
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _choose_subprotocol(offer: str | None, options: Options) -> str | None:
+    if offer is None:
+        return None
+    offered = [name.strip() for name in offer.split(",")]
+    if not all(_TOKEN.fullmatch(name) for name in offered) or len(set(offered)) < len(offered):
+        raise _bad_request("Sec-WebSocket-Protocol must list different names (RFC 6455 4.1).")
+    return next((name for name in options.subprotocols if name in offered), None)
+
+
+def _check_origin(origin: str | None, own_host: str, options: Options) -> None:
+    """Against cross-site WebSocket hijacking (RFC 6455 section 10.2): a browser sends the user's
+    cookies whatever page opens the socket, so the page has to be one of ours."""
+    if origin is None or options.origins == "*":
+        return
+    if options.origins is not None:
+        if origin.lower() in (allowed.lower().rstrip("/") for allowed in options.origins):
+            return
+        raise Refused(
+            HTTPStatus.FORBIDDEN,
+            f"Pages from {printable(origin)} may not connect: this server's list of origins does "
+            "not name it. The server's operator can add it there.",
+        )
+    scheme, _, host_and_port = origin.partition("://")
+    theirs = _host_name(host_and_port) if scheme else None
+    if theirs == own_host:
+        return
+    raise Refused(
+        HTTPStatus.FORBIDDEN,
+        f"Pages from {printable(origin)} may not connect: their host is "
+        f"{printable(theirs or origin)}, this server's is {printable(own_host)}. To allow them, "
+        f"the server's operator passes origins=[{printable(origin)}].",
+    )
+
+
+def _host_name(host_and_port: str) -> str | None:
+    """The host name in "host" or "host:port", None if it is neither.
+
+    By a strict pattern and not by a URL parser: those disagree with browsers on odd input.
+    """
+    match = _HOST_AND_PORT.fullmatch(host_and_port.lower())
+    if match is None or int(match["port"] or 0) > 65535:
+        return None
+    return match["host"].rstrip(".") or None

@@ -1,0 +1,366 @@
+"""One WebSocket connection without I/O (RFC 6455), for either role.
+
+Bytes go in by `receive`, which gives the messages they complete; frames to write come from
+`send`, `ping`, `close`, and, after each `receive`, from `take_pongs` and `take_close`. What a peer
+sends never raises: it ends the connection with the right close code.
+"""
+
+from __future__ import annotations
+
+import codecs
+import enum
+import os
+from typing import Final, Literal
+
+from .frames import (
+    CloseCode,
+    FrameError,
+    Header,
+    Opcode,
+    apply_mask,
+    close_payload,
+    header,
+    read_close_payload,
+    read_header,
+)
+
+Message = str | bytes
+"""What applications send and receive: `str` is text, `bytes` binary."""
+
+Frame = tuple[bytes | memoryview, ...]
+"""One frame to write: its bytes, in one buffer or in two (head, payload)."""
+
+Role = Literal["server", "client"]
+
+FRAGMENT_SIZE: Final = 256 * 1024
+"""Bytes of payload in an outgoing frame at most: a longer message leaves in fragments, so that a
+control frame can go in between."""
+
+MAX_PINGS: Final = 64
+"""Pings waiting for their pong; of more the oldest are forgotten."""
+
+_JOIN_BELOW: Final = 16 * 1024  # copying so few bytes is cheaper than handling a second buffer
+
+_new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class State(enum.IntEnum):
+    """As the browser's `readyState`."""
+
+    OPEN = 1
+    CLOSING = 2
+    CLOSED = 3
+
+
+class Protocol:
+    """The state of one connection after its handshake."""
+
+    __slots__ = (
+        "_close_frame",
+        "_control",
+        "_decoder",
+        "_due",
+        "_fragments",
+        "_frame",
+        "_kind",
+        "_max_fragments",
+        "_max_message_size",
+        "_message",
+        "_pings",
+        "_pings_received",
+        "_rest",
+        "_seen",
+        "_size",
+        "close_code",
+        "close_reason",
+        "close_sent",
+        "failed",
+        "is_client",
+        "pongs",
+        "state",
+    )
+
+    def __init__(
+        self,
+        role: Role = "server",
+        *,
+        max_message_size: int = 1 << 20,
+        max_fragments: int = 1 << 16,
+    ) -> None:
+        """`max_message_size` is in bytes, text counted as UTF-8; `max_fragments` in frames."""
+        self.is_client = role == "client"
+        self._max_message_size = max_message_size
+        self._max_fragments = max_fragments
+
+        self.state = State.OPEN
+        self.close_code: int | None = None
+        """Set once `state` is CLOSED; ConnectionClosed says what it may be."""
+        self.close_reason = ""
+        self.failed = False
+        """The connection ended by an error of the peer's, not by a closing handshake."""
+        self.pongs: list[bytes] = []
+        """The payloads of pings that were answered, until the caller clears it."""
+
+        self._due: tuple[int, str, bool] | None = None  # the end: code, reason, by an error?
+
+        # Input: the frame being read …
+        self._rest = b""  # the beginning of a frame's head, at most 13 bytes
+        self._frame: Header | None = None
+        self._seen = 0  # bytes of its payload so far
+        self._control = bytearray()  # its payload so far, where it is a control frame
+        # … and the message being read, where it is not in one piece.
+        self._kind: int | None = None  # TEXT or BINARY between its first and its last frame
+        self._message = bytearray()
+        self._size = 0  # of the payloads announced so far
+        self._fragments = 0
+        self._decoder: codecs.IncrementalDecoder | None = None
+
+        # Output
+        self._pings: dict[bytes, None] = {}  # sent and not answered, the oldest first
+        self._pings_received: list[bytes] = []  # and not answered
+        self._close_frame: bytes | None = None
+        self.close_sent: tuple[int, str] | None = None
+        """Code and reason of the close frame that this end has sent."""
+
+    # -- input -----------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> list[Message]:
+        """Take bytes from the peer; return the messages that they complete."""
+        messages: list[Message] = []
+        if self._due is not None:
+            self._apply_end(*self._due)
+        if self.state is State.CLOSED:
+            return messages
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        try:
+            self._read(data, messages)
+        except FrameError as error:
+            self._due = (error.code, error.reason, True)
+        if self._due is not None and not messages:
+            self._apply_end(*self._due)
+        return messages
+
+    @property
+    def end_is_due(self) -> bool:
+        """Whether the messages just returned are the last: once their receiver has had the chance
+        to answer them, call `receive(b"")`, which ends the connection."""
+        return self._due is not None
+
+    def receive_eof(self) -> None:
+        """The peer will send nothing more."""
+        if self._due is not None:
+            self._apply_end(*self._due)
+        if self.state is not State.CLOSED:
+            self._end(CloseCode.ABNORMAL_CLOSURE, "connection ended without a close frame")
+
+    @property
+    def message_begun(self) -> bool:
+        """Whether a message, or a frame, has come in part."""
+        return self._kind is not None or self._frame is not None or bool(self._rest)
+
+    def _read(self, data: bytes, messages: list[Message]) -> None:
+        position, end = 0, len(data)
+        while True:
+            frame = self._frame
+            if frame is None:
+                frame = read_header(data, position)
+                if frame is None:
+                    self._rest = data[position:]
+                    return
+                position += frame.size
+                self._begin_frame(frame)
+                self._frame, self._seen = frame, 0
+            seen = self._seen
+            take = min(frame.length - seen, end - position)
+            payload = data[position : position + take]
+            position += take
+            if frame.key:
+                payload = apply_mask(payload, frame.key, seen)
+            self._seen = seen + take
+            frame_is_complete = self._seen == frame.length
+            if frame.opcode >= Opcode.CLOSE:
+                self._control += payload
+            elif frame_is_complete and not seen and frame.fin and frame.opcode:
+                # The usual case: a whole message in one frame in one read.
+                messages.append(_decode(payload) if frame.opcode == Opcode.TEXT else payload)
+                self._kind = None
+            else:
+                self._add_payload(payload, is_last=frame_is_complete and frame.fin)
+            if not frame_is_complete:
+                return
+            self._frame = None
+            if frame.opcode >= Opcode.CLOSE:
+                self._end_control_frame(frame.opcode)
+                if self._due is not None:
+                    return
+            elif frame.fin and (seen or not frame.opcode):
+                self._end_message(messages)
+
+    def _begin_frame(self, frame: Header) -> None:
+        """Check what the head alone can tell, before any payload is kept."""
+        if frame.rsv:
+            raise FrameError(CloseCode.PROTOCOL_ERROR, "reserved bit set without an extension")
+        if bool(frame.key) is self.is_client:
+            wrong = "masked frame from a server" if frame.key else "unmasked frame from a client"
+            raise FrameError(CloseCode.PROTOCOL_ERROR, wrong)
+        if frame.opcode >= Opcode.CLOSE:
+            self._control.clear()
+            return
+        if frame.opcode == Opcode.CONTINUATION:
+            if self._kind is None:
+                raise FrameError(CloseCode.PROTOCOL_ERROR, "continuation of no message")
+            self._fragments += 1
+            self._size += frame.length
+        else:
+            if self._kind is not None:
+                raise FrameError(CloseCode.PROTOCOL_ERROR, "new message inside a fragmented one")
+            self._kind = frame.opcode
+            self._fragments = 1
+            self._size = frame.length
+        if self._size > self._max_message_size:
+            raise FrameError(
+                CloseCode.MESSAGE_TOO_BIG, f"message over {self._max_message_size} bytes"
+            )
+        if self._fragments > self._max_fragments:
+            raise FrameError(
+                CloseCode.POLICY_VIOLATION, f"message of over {self._max_fragments} fragments"
+            )
+
+    def _add_payload(self, payload: bytes, *, is_last: bool) -> None:
+        self._message += payload
+        if self._kind == Opcode.TEXT:
+            # Checked as it comes, so that bad text fails at once and not after the last fragment.
+            if self._decoder is None:
+                self._decoder = _new_utf8_decoder()
+            try:
+                self._decoder.decode(payload, is_last)
+            except UnicodeDecodeError:
+                raise FrameError(CloseCode.INVALID_DATA, "text is not UTF-8") from None
+            kept, _ = self._decoder.getstate()
+            if kept[:1] == b"\xed" and kept[1:] >= b"\xa0":  # a surrogate, which it lets begin
+                raise FrameError(CloseCode.INVALID_DATA, "text is not UTF-8")
+
+    def _end_message(self, messages: list[Message]) -> None:
+        message = self._message
+        messages.append(message.decode() if self._kind == Opcode.TEXT else bytes(message))
+        self._kind = None
+        self._message = bytearray()
+        self._decoder = None
+
+    def _end_control_frame(self, opcode: int) -> None:
+        payload = bytes(self._control)
+        if opcode == Opcode.PING:
+            self._pings_received.append(payload)
+        elif opcode == Opcode.PONG:
+            if payload in self._pings:
+                # A pong answers all pings up to its own.
+                for ping in list(self._pings):
+                    del self._pings[ping]
+                    self.pongs.append(ping)
+                    if ping == payload:
+                        break
+        else:
+            self._due = (*read_close_payload(payload), False)
+
+    def _apply_end(self, code: int, reason: str, failed: bool) -> None:
+        if failed:
+            self.fail(code, reason)
+        else:
+            answer = None if code == CloseCode.NO_STATUS_RECEIVED else code
+            self._queue_close(close_payload(answer))
+            self._end(code, reason)
+
+    # -- output ----------------------------------------------------------------------------------
+
+    def send(self, message: Message | bytearray | memoryview) -> list[Frame]:
+        """Return the frames of a message. Raises TypeError for what is not one.
+
+        Mutable bytes are copied; UnicodeEncodeError is raised for a `str` that is not text
+        (lone surrogates).
+        """
+        if isinstance(message, str):
+            opcode, payload = Opcode.TEXT, message.encode()
+        elif isinstance(message, (bytes, bytearray, memoryview)):
+            opcode, payload = Opcode.BINARY, bytes(message)
+        else:
+            raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
+        if len(payload) <= FRAGMENT_SIZE:
+            return [self._frame_of(opcode, payload)]
+        pieces = memoryview(payload)
+        frames = []
+        for start in range(0, len(payload), FRAGMENT_SIZE):
+            is_last = start + FRAGMENT_SIZE >= len(payload)
+            piece = pieces[start : start + FRAGMENT_SIZE]
+            frames.append(self._frame_of(opcode, piece, fin=is_last))
+            opcode = Opcode.CONTINUATION
+        return frames
+
+    def ping(self, payload: bytes) -> bytes:
+        """Return a ping frame; its payload turns up in `pongs` once it is answered."""
+        self._pings[payload] = None
+        if len(self._pings) > MAX_PINGS:
+            del self._pings[next(iter(self._pings))]
+        return self._control_frame(Opcode.PING, payload)
+
+    def take_pongs(self) -> list[bytes]:
+        """Return the pong frames that are due."""
+        payloads, self._pings_received = self._pings_received, []
+        if self.close_sent is not None or self.state is State.CLOSED:
+            return []
+        return [self._control_frame(Opcode.PONG, payload) for payload in payloads]
+
+    def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Begin the closing handshake. Raises ValueError for a bad code or reason."""
+        payload = close_payload(code, reason)
+        if self.state is State.OPEN:
+            self._queue_close(payload)
+            self.state = State.CLOSING
+
+    def fail(self, code: int, reason: str) -> None:
+        """End the connection with `code` without waiting for the peer (RFC 6455 section 7.1.7)."""
+        if self.state is State.CLOSED:
+            return
+        if code != CloseCode.ABNORMAL_CLOSURE:
+            self._queue_close(close_payload(code, reason))
+        self.failed = True
+        self._end(code, reason)
+
+    def take_close(self) -> bytes | None:
+        """Return the close frame to write, behind all else, if one is due."""
+        frame, self._close_frame = self._close_frame, None
+        return frame
+
+    def _queue_close(self, payload: bytes) -> None:
+        if self.close_sent is None:
+            self.close_sent = read_close_payload(payload)
+            self._close_frame = self._control_frame(Opcode.CLOSE, payload)
+
+    def _end(self, code: int, reason: str) -> None:
+        self._due = None
+        self.state = State.CLOSED
+        self.close_code, self.close_reason = int(code), reason
+        self._rest = b""
+        self._frame = None
+        self._message = bytearray()
+        self._decoder = None
+
+    def _control_frame(self, opcode: Opcode, payload: bytes) -> bytes:
+        return b"".join(self._frame_of(opcode, payload))
+
+    def _frame_of(self, opcode: int, payload: bytes | memoryview, *, fin: bool = True) -> Frame:
+        key = os.urandom(4) if self.is_client else b""
+        head = header(opcode, len(payload), fin=fin, key=key)
+        if key:
+            payload = apply_mask(payload, key)
+        if len(payload) < _JOIN_BELOW:
+            return (head + payload,)
+        return (head, payload)
+
+
+def _decode(payload: bytes) -> str:
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        raise FrameError(CloseCode.INVALID_DATA, "text is not UTF-8") from None
