@@ -1,0 +1,28 @@
+"""The plain WebSocket, on both ends: `new WebSocket(url)` in the page, and in Python::
+
+import plainsocket
+
+def echo(ws):
+    for message in ws:
+        ws.send(message)
+
+plainsocket.serve({"/echo": echo}, port=8087)
+"""
+
+from .errors import ConnectionClosed, WebSocketError
+from .handler import WebSocketHandler
+from .options import Options
+from .server import Server, serve
+from .websocket import WebSocket
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "ConnectionClosed",
+    "Options",
+    "Server",
+    "WebSocket",
+    "WebSocketError",
+    "WebSocketHandler",
+    "serve",
+]

@@ -1,0 +1,1 @@
+"""Carriers: what moves a WebSocket's bytes."""

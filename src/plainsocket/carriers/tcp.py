@@ -1,0 +1,352 @@
+"""The tcp carrier: a connected stream socket, plain or TLS, driven from gevent's hub.
+
+A watcher for reading stays started; its callback reads and hands the bytes up. Frames to write
+leave at once, or queue until the socket takes them. Nothing here blocks or switches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import socket
+import ssl
+import struct
+import termios
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+from gevent import get_hub
+
+from ..protocol import Frame
+
+_READ: Final = 1  # libev's event bits, which gevent's loop.io takes
+_WRITE: Final = 2
+
+_READ_SIZE: Final = 64 * 1024
+_BATCH_SIZE: Final = 64 * 1024  # bytes of small frames that leave in one call
+_MAX_CONTROL: Final = 128  # control frames in the queue
+_BATCH_BUFFERS: Final = 64  # far below the kernel's IOV_MAX
+
+# What a socket says when it would block, plain or TLS.
+_WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+_read_buffer = bytearray(_READ_SIZE)  # shared: a read is copied out before anything else runs
+_read_view = memoryview(_read_buffer)
+
+
+class Receiver(Protocol):
+    """What a carrier reports to, always from the hub."""
+
+    def bytes_received(self, data: bytes) -> None: ...
+
+    def eof_received(self) -> None:
+        """The peer will send nothing more, or the connection is broken."""
+
+    def write_progressed(self) -> None:
+        """Bytes have left the queue, or it was given up."""
+
+    def carrier_closed(self) -> None:
+        """The socket is closed. Called once, the last."""
+
+
+class TcpCarrier:
+    """Moves the bytes of one WebSocket over a socket.
+
+    Until `start` it is a queue: what is written waits.
+    """
+
+    __slots__ = (
+        "_batch",
+        "_control",
+        "_corked",
+        "_ending",
+        "_eof",
+        "_frames",
+        "_linger",
+        "_half_closed",
+        "_hub",
+        "_read_watcher",
+        "_reading",
+        "_receiver",
+        "_socket",
+        "_tls",
+        "_write_broken",
+        "_write_watcher",
+        "_writing",
+        "buffered",
+        "bytes_accepted",
+        "closed",
+    )
+
+    name: Final = "tcp"
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver: Receiver | None = receiver
+        self._hub = get_hub()
+        self._socket: Any = None
+        self._tls = False
+        self._read_watcher: Any = None
+        self._write_watcher: Any = None
+        self._reading = False
+        self._writing = False
+        self._corked = True
+        self._ending = False
+        self._linger = True
+        self._eof = False
+        self._half_closed = False
+        self._write_broken = False
+        # Written in this order: what is on its way, then control frames, then the rest.
+        self._batch: deque[memoryview] = deque()
+        self._control: deque[bytes] = deque()
+        self._frames: deque[Frame] = deque()
+        self.buffered = 0
+        """Bytes waiting to be taken by the kernel."""
+        self.bytes_accepted = 0
+        """Bytes ever written to this carrier."""
+        self.closed = False
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def start(self, sock: Any, early: bytes = b"", *, head: bytes = b"") -> None:
+        """Take over `sock`, a non-blocking socket: a plain one, or gevent's SSLSocket.
+
+        `early` are bytes that were read already; `head` is written before all that was queued.
+        """
+        self._socket = sock
+        self._tls = hasattr(sock, "pending")
+        if head:
+            self._batch.appendleft(memoryview(head))
+            self._account(len(head))
+        if early:
+            # Not from here: what the receiver does with them belongs into the hub.
+            self._hub.loop.run_callback(self._start_reading, early)
+        else:
+            self._start_reading()
+        self._corked = False
+        self.flush()
+
+    def _start_reading(self, early: bytes = b"") -> None:
+        if self.closed or self._receiver is None:
+            return
+        self._reading = True
+        if early:
+            self._receiver.bytes_received(early)
+        if self._can_read and self._read_watcher is None:
+            self._read_watcher = self._hub.loop.io(self._socket.fileno(), _READ)
+            self._read_watcher.start(self._on_readable)
+            if self._tls:
+                self._hub.loop.run_callback(self._on_readable)
+
+    def end(self, *, linger: bool) -> None:
+        """Write what is queued, then close the socket.
+
+        With `linger`, half-close it, and close it once the peer has ended too: bytes of the
+        peer's that are still to come would otherwise make the kernel reset the connection, and
+        the reset might overtake what was written last.
+        """
+        self._ending = True
+        self._linger = linger
+        self.flush()
+
+    def abort(self) -> None:
+        """Close the socket now."""
+        if self.closed:
+            return
+        self.closed = True
+        for watcher in (self._read_watcher, self._write_watcher):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        self._read_watcher = self._write_watcher = None
+        self._reading = self._writing = False
+        self._drop_queue()
+        if self._socket is not None:
+            self._socket.close()  # after its watchers: the loop must not meet its number again
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.carrier_closed()
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    @property
+    def _can_read(self) -> bool:
+        return self._reading and not self.closed
+
+    def pause_reading(self) -> None:
+        if self._reading:
+            self._reading = False
+            if self._read_watcher is not None:
+                self._read_watcher.stop()
+
+    def resume_reading(self) -> None:
+        if not (self._reading or self._eof or self.closed or self._socket is None):
+            self._reading = True
+            if self._read_watcher is None:
+                self._start_reading()
+            else:
+                self._read_watcher.start(self._on_readable)
+                if self._tls:
+                    self._hub.loop.run_callback(self._on_readable)
+
+    def _on_readable(self) -> None:
+        # TLS may hold decrypted bytes that no event will tell of: read until it has none.
+        while self._can_read:
+            try:
+                size = self._socket.recv_into(_read_buffer)
+            except _WOULD_BLOCK:
+                return
+            except OSError:
+                size = 0
+            receiver = self._receiver
+            if receiver is None:
+                return
+            if size:
+                receiver.bytes_received(bytes(_read_view[:size]))
+            else:
+                self._eof = True
+                self.pause_reading()
+                receiver.eof_received()
+            if not self._tls or not self._socket.pending():
+                return
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def cork(self) -> None:
+        """Queue all frames until `flush`."""
+        self._corked = True
+
+    def uncork(self) -> None:
+        self._corked = False
+        self.flush()
+
+    def write(self, frames: Sequence[Frame]) -> None:
+        """Queue frames, and write what the socket takes unless corked."""
+        if self.broken:
+            return
+        for frame in frames:
+            self._frames.append(frame)
+            for buffer in frame:
+                self._account(len(buffer))
+        if not self._corked:
+            self.flush()
+
+    def write_control(self, frame: bytes) -> None:
+        """The same for a control frame, which goes before the frames that are not on their way."""
+        if self.broken:
+            return
+        if len(self._control) >= _MAX_CONTROL:
+            # Somebody pings and does not read: the latest pong answers all (RFC 6455 5.5.3).
+            self._account(-len(self._control.pop()))
+        self._control.append(frame)
+        self._account(len(frame))
+        if not self._corked:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what the socket takes; the rest when it is writable again."""
+        if self._socket is None or self.closed:
+            return
+        before = self.buffered
+        try:
+            while not self._write_broken and (self._batch or self._next_batch()):
+                self._write_batch()
+        except _WOULD_BLOCK:
+            pass
+        except OSError:
+            # The peer is gone; what it sent before may still be there to be read.
+            self._write_broken = True
+            self._drop_queue()
+        if self.buffered:
+            self._wait_writable()
+        elif self._writing:
+            self._writing = False
+            self._write_watcher.stop()
+        if not self.buffered and self._ending:
+            self._half_close()
+            if self._eof or not self._linger:
+                self.abort()
+        if self.buffered < before and self._receiver is not None:
+            self._receiver.write_progressed()
+
+    @property
+    def broken(self) -> bool:
+        """Whether the peer can no longer be written to."""
+        return self._write_broken or self.closed
+
+    def unacknowledged(self) -> int:
+        """Bytes queued here, plus those in the kernel that the peer's has not acknowledged."""
+        if self._socket is None or self.closed:
+            return self.buffered
+        try:
+            answer = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+        except OSError:
+            return self.buffered
+        (in_kernel,) = struct.unpack("i", answer)
+        return self.buffered + int(in_kernel)
+
+    def _account(self, size: int) -> None:
+        self.buffered += size
+        self.bytes_accepted += size
+
+    def _drop_queue(self) -> None:
+        self._batch.clear()
+        self._control.clear()
+        self._frames.clear()
+        self.buffered = 0
+
+    def _next_batch(self) -> bool:
+        """Gather the frames to go next: control frames, then small ones together or a large one.
+
+        A batch once begun is finished first: a frame must not be cut by another, and TLS must be
+        given the same bytes again.
+        """
+        size = 0
+        while self._control:
+            frame = self._control.popleft()
+            self._batch.append(memoryview(frame))
+            size += len(frame)
+        while self._frames and size < _BATCH_SIZE and len(self._batch) < _BATCH_BUFFERS:
+            for buffer in self._frames.popleft():
+                self._batch.append(memoryview(buffer))
+                size += len(buffer)
+        if len(self._batch) > 1 and (size <= _BATCH_SIZE or self._tls):
+            joined = b"".join(self._batch)
+            self._batch.clear()
+            self._batch.append(memoryview(joined))
+        return bool(self._batch)
+
+    def _write_batch(self) -> None:
+        if len(self._batch) == 1:
+            sent = self._socket.send(self._batch[0])
+        else:
+            sent = self._socket.sendmsg(self._batch)
+        self.buffered -= sent
+        while sent:
+            first = self._batch[0]
+            if sent < len(first):
+                self._batch[0] = first[sent:]
+                return
+            sent -= len(first)
+            self._batch.popleft()
+        while self._batch and not self._batch[0]:
+            self._batch.popleft()
+
+    def _wait_writable(self) -> None:
+        if not self._writing:
+            if self._write_watcher is None:
+                self._write_watcher = self._hub.loop.io(self._socket.fileno(), _WRITE)
+            self._writing = True
+            self._write_watcher.start(self.flush)
+
+    def _half_close(self) -> None:
+        if self._half_closed:
+            return
+        self._half_closed = True
+        plain = self._socket
+        if self._tls:
+            plain = self._socket._sock
+            with contextlib.suppress(*_WOULD_BLOCK, OSError):
+                self._socket._sslobj.shutdown()  # writes close_notify; the peer's comes as EOF
+        with contextlib.suppress(OSError):
+            plain.shutdown(socket.SHUT_WR)

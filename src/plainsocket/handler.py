@@ -1,0 +1,320 @@
+"""WebSocketHandler: WebSockets in any application under `gevent.pywsgi`."""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import io
+import itertools
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+import gevent
+from gevent import pywsgi
+
+from .errors import ConnectionClosed
+from .frames import CloseCode
+from .handshake import Accepted, Refused, Request, accept, printable
+from .options import Options
+from .websocket import WebSocket
+
+logger: Final = logging.getLogger("plainsocket")
+
+
+class WebSocketHandler(pywsgi.WSGIHandler):
+    """Give the application `environ["wsgi.websocket"]` where a WebSocket is asked for.
+
+    ::
+
+        WSGIServer(("", 8087), application, handler_class=WebSocketHandler).serve_forever()
+
+    The 101 is sent when the application uses the WebSocket, or waits for anything; before that it
+    may answer by `start_response` as to any other request, for instance with a 404. The WebSocket
+    is closed when the application returns. Options are set in a subclass::
+
+        class Handler(WebSocketHandler):
+            options = plainsocket.Options(max_message_size=65536)
+    """
+
+    options = Options()
+
+    # pywsgi's own, which hold something else once the connection has been taken over
+    environ: dict[str, Any]
+    socket: Any
+    rfile: Any
+    wsgi_input: Any
+    status: Any
+    client_address: Any
+
+    # -- requests --------------------------------------------------------------------------------
+
+    def handle_one_request(self) -> Any:
+        # pywsgi itself waits for a request's head for ever.
+        timer = gevent.Timeout.start_new(self.options.handshake_timeout)
+        self._head_timer = timer
+        try:
+            return super().handle_one_request()
+        except gevent.Timeout as expired:
+            if expired is not timer:
+                raise
+            if not self.requestline:
+                return None  # an idle connection, between requests or before the first
+            logger.warning(
+                "%s: 408, no complete request within %s s",
+                self.client_name,
+                self.options.handshake_timeout,
+            )
+            return ("408", _REQUEST_TIMEOUT)
+        finally:
+            timer.close()
+
+    def read_requestline(self) -> Any:
+        self.requestline = None
+        # So that a head cut off in its first line counts as begun.
+        first = self.rfile.peek(1)
+        if first:
+            self.requestline = "-"
+        return super().read_requestline()
+
+    def get_environ(self) -> dict[str, Any]:
+        self._head_timer.close()  # the head is there
+        environ: dict[str, Any] = super().get_environ()
+        return environ
+
+    def run_application(self) -> None:
+        request = Request.from_environ(self.environ)
+        if request.wants_websocket:
+            self.run_websocket_request(request)
+        else:
+            super().run_application()
+
+    def run_websocket_request(self, request: Request) -> None:
+        """Answer a request that asks for a WebSocket."""
+        try:
+            accepted = accept(request, self.options)
+        except Refused as refused:
+            self.refuse(refused)
+            return
+        self.application = _Opening(self, request, accepted)
+        try:
+            super().run_application()
+        finally:
+            self.application = None
+
+    def refuse(self, refused: Refused) -> None:
+        """Answer with a refusal, and log it."""
+        logger.warning(
+            "%s: %s refused with %d: %s",
+            self.client_name,
+            printable(self.path or ""),
+            refused.status,
+            refused.body,
+        )
+        body = (refused.body + "\n").encode()
+        self.close_connection = True  # whatever follows was meant for a WebSocket …
+        self.wsgi_input = _Nothing()  # … and is not waited for, a body neither
+        self.result = [body]
+        self.start_response(
+            refused.status_line,
+            [
+                ("Content-Type", "text/plain; charset=utf-8"),
+                ("Content-Length", str(len(body))),
+                ("Connection", "close"),
+                *(header for header in refused.headers if header[0] != "Connection"),
+            ],
+        )
+        self.process_result()
+        self.result = None
+
+    @property
+    def client_name(self) -> str:
+        """The peer, for the log."""
+        address = self.client_address
+        return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "-"
+
+    # -- taking the connection over --------------------------------------------------------------
+
+    def open_websocket(self, websocket: WebSocket, accepted: Accepted) -> None:
+        """Send the 101 and take the connection away from pywsgi; may be called in the hub.
+
+        The greenlet, and with it the server's pool slot, stays taken until it returns.
+        """
+        self.status = b"101 Switching Protocols"
+        self._orig_status = "101 Switching Protocols"  # for the access log
+        self.headers_sent = True
+        self.response_length = len(accepted.head)
+        websocket.start(*self._take_socket(), head=accepted.head)
+
+    def _take_socket(self) -> tuple[Any, bytes]:
+        """Return the socket, and the bytes behind the request that were read already."""
+        sock, self.socket = self.socket, None
+        self.close_connection = True
+        sock.settimeout(0.0)
+        early = b""
+        with contextlib.suppress(OSError):  # TLS with no byte there says so by an error
+            early = self.rfile.peek()
+        if not hasattr(sock, "pending"):
+            # Not a dup, which would make libev rebuild its epoll set; nor gevent's own object,
+            # whose watchers are of no use here.
+            sock = _socket.socket(fileno=sock.detach())
+        with contextlib.suppress(OSError):  # a Unix socket has no such delay
+            sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        # Free what pywsgi keeps of the request: some 10 KiB, else for as long as the connection.
+        self.rfile.close()
+        self.rfile = self.wsgi_input = _Nothing()
+        self.environ["wsgi.input"] = io.BytesIO()
+        del self.headers
+        return sock, early
+
+    def run_handler(self, websocket: WebSocket, handler: Callable[[WebSocket], object]) -> None:
+        """Call `handler` with an open WebSocket, then close that."""
+        try:
+            handler(websocket)
+        except BaseException:  # noqa: BLE001 - handler_raised raises again what is not its own
+            ending = self.handler_raised(websocket)
+        else:
+            ending = (CloseCode.NORMAL_CLOSURE, "")
+        self.end_websocket(websocket, *ending)
+
+    def handler_raised(self, websocket: WebSocket) -> tuple[int, str]:
+        """In an `except` block: return how to close after what a handler has raised."""
+        error = sys.exc_info()[1]
+        if isinstance(error, ConnectionClosed):  # the usual end of a handler
+            return CloseCode.NORMAL_CLOSURE, ""
+        if isinstance(error, (Exception, gevent.Timeout)):
+            logger.exception(
+                "%s: error in handler of %s", self.client_name, printable(self.path or "")
+            )
+            return CloseCode.INTERNAL_ERROR, "internal error"
+        websocket.abort()  # a kill, or the program's end
+        raise
+
+    def end_websocket(self, websocket: WebSocket, code: int, reason: str) -> None:
+        """Close, wait for the connection's end, and log it."""
+        try:
+            websocket.finish(code, reason)
+        finally:
+            self.environ.pop("wsgi.websocket", None)  # or the two would keep each other alive
+            logger.info(
+                "%s: %s closed with %s %s",
+                self.client_name,
+                printable(self.path or ""),
+                websocket.close_code,
+                printable(websocket.close_reason),
+            )
+
+
+class _Opening:
+    """A WSGI application around the real one, from a good handshake on.
+
+    Until the 101 the application has the choice between the WebSocket and an ordinary response.
+    """
+
+    def __init__(self, handler: WebSocketHandler, request: Request, accepted: Accepted) -> None:
+        self._handler = handler
+        self._application: Any = handler.application
+        self._accepted = accepted
+        self._is_open = False
+        self._is_answered = False
+        self._status_after_101 = ""
+        self._response: Iterable[bytes] = ()
+        self._websocket = WebSocket(
+            handler.options, request, environ=handler.environ, subprotocol=accepted.subprotocol
+        )
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        environ["wsgi.websocket"] = self._websocket
+        environ["wsgi.websocket_version"] = "13"
+        gevent.get_hub().loop.run_callback(self._open)  # as soon as the application waits
+        try:
+            self._call(environ)
+        except BaseException:
+            if not self._is_chosen:
+                self._give_up()
+                raise  # pywsgi makes it a 500
+            ending = self._handler.handler_raised(self._websocket)
+        else:
+            if self._is_answered:
+                self._give_up()
+                return self._response
+            ending = (CloseCode.NORMAL_CLOSURE, "")
+            if self._status_after_101 >= "4":
+                ending = (CloseCode.POLICY_VIOLATION, self._status_after_101[:100])
+        self._open()
+        self._handler.end_websocket(self._websocket, *ending)
+        return ()
+
+    @property
+    def _is_chosen(self) -> bool:
+        """Whether the application has used the WebSocket."""
+        return self._is_open or self._websocket.buffered_amount > 0
+
+    def _call(self, environ: dict[str, Any]) -> None:
+        result = self._application(environ, self._start_response)
+        if not self._is_answered:
+            result = self._take_first_step(result)
+        if self._is_answered:
+            self._response = result
+        elif hasattr(result, "close"):
+            result.close()
+
+    def _take_first_step(self, result: Any) -> Any:
+        """A generator starts only here; of a WebSocket's response nothing is used."""
+        chunks = iter(result or ())
+        first = next(chunks, None)
+        if not self._is_answered:
+            for _ in chunks:
+                pass
+            return result
+        return result if first is None else _Resumed(first, chunks, result)
+
+    def _start_response(self, status: str, headers: Any, exc_info: Any = None) -> Any:
+        if self._is_chosen:
+            self._status_after_101 = status
+            return lambda data: None
+        self._is_answered = True
+        return self._handler.start_response(status, headers, exc_info)
+
+    def _open(self) -> None:
+        if not self._is_answered and not self._is_open:
+            self._is_open = True
+            self._handler.open_websocket(self._websocket, self._accepted)
+
+    def _give_up(self) -> None:
+        self._is_answered = True
+        self._handler.environ.pop("wsgi.websocket", None)
+        self._websocket.abort()
+
+
+class _Resumed:
+    """A WSGI result of which the first chunk has been taken."""
+
+    def __init__(self, first: bytes, rest: Iterator[bytes], result: Any) -> None:
+        self._chunks = itertools.chain([first], rest)
+        self._result = result
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._chunks
+
+    def close(self) -> None:
+        if hasattr(self._result, "close"):
+            self._result.close()
+
+
+class _Nothing:
+    """Stands where pywsgi expects a request's input, once there is none."""
+
+    closed = True
+
+    def close(self) -> None:
+        pass
+
+    def _discard(self) -> None:
+        pass
+
+
+_REQUEST_TIMEOUT: Final = (
+    b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+)

@@ -1,0 +1,611 @@
+"""The WebSocket object: what applications hold."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import gevent
+from gevent import get_hub, getcurrent
+from gevent.event import AsyncResult, Event
+
+from .carriers.tcp import TcpCarrier
+from .errors import ConnectionClosed, WebSocketError
+from .frames import CloseCode, close_payload
+from .options import Options
+from .protocol import MAX_PINGS, Message, Protocol, Role, State
+from .timers import SLOT, TimerWheel
+
+if TYPE_CHECKING:
+    from .handshake import Request
+
+_READ_LIMIT: Final = 64 * 1024  # bytes of messages not taken yet, at which reading pauses
+_MESSAGE_COST: Final = 64  # counted for each besides its size, so that empty ones count too
+_BATCH_TIME: Final = 0.005  # seconds that a receiver may go on without the loop having a turn
+_CORK_TIME: Final = 0.001  # seconds that an accepted message may wait for company
+_CORK_SIZE: Final = 64 * 1024  # bytes
+_STALL_SIZE: Final = 64 * 1024  # bytes that the peer must take within send_timeout
+
+
+class WebSocket:
+    """One WebSocket connection.
+
+    It belongs to the thread of the hub that it was made in. One greenlet may receive at a time;
+    any number may send. Iterating over it gives the messages until the connection is over::
+
+        for message in ws:
+            ws.send(message)
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_acknowledged",
+        "_batch_end",
+        "_carrier",
+        "_close_deadline",
+        "_cork_end",
+        "_delivering",
+        "_deliver_scheduled",
+        "_discarding",
+        "_environ",
+        "_gone",
+        "_hub",
+        "_looked_at",
+        "_messages",
+        "_messages_size",
+        "_options",
+        "_paused",
+        "_ping_sent",
+        "_ping_waiters",
+        "_pings_sent",
+        "_pings_written",
+        "_protocol",
+        "_receiver",
+        "_request",
+        "_sender_scheduled",
+        "_senders",
+        "_sign_of_life",
+        "_stall",
+        "_timers",
+        "latency",
+        "messages_received",
+        "messages_sent",
+        "subprotocol",
+        "timer_slot",
+    )
+
+    def __init__(
+        self,
+        options: Options,
+        request: Request,
+        *,
+        environ: dict[str, Any],
+        subprotocol: str | None = None,
+        role: Role = "server",
+    ) -> None:
+        """Made by servers and clients, not by applications."""
+        self._options = options
+        self._request = request
+        self._environ = environ
+        self.subprotocol = subprotocol
+        """The subprotocol agreed on, or None."""
+        self._hub = get_hub()
+        self._protocol = Protocol(
+            role,
+            max_message_size=options.max_message_size,
+            max_fragments=options.max_fragments,
+        )
+        self._carrier = TcpCarrier(self)
+        self._gone: Event | None = None
+
+        self._messages: deque[Message] = deque()
+        self._messages_size = 0
+        self._receiver: Any = None  # the greenlet that waits in receive()
+        self._senders: deque[Any] = deque()  # the greenlets that wait in send()
+        self._sender_scheduled = False
+        self._paused = False
+        self._discarding = False
+        self._delivering = False
+        self._deliver_scheduled = False
+        self._batch_end = 0.0
+        self._cork_end = 0.0
+
+        self._timers = TimerWheel.of_hub()
+        self.timer_slot: int | None = None
+        now = time.monotonic()
+        self._sign_of_life = now
+        self._ping_sent: float | None = None  # when the keepalive's ping, not answered yet, was
+        self._pings_sent = 0
+        self._pings_written: dict[bytes, float] = {}
+        self._ping_waiters: dict[bytes, AsyncResult[float]] = {}
+        self._acknowledged = 0  # bytes that the peer had acknowledged, at the last look
+        self._looked_at = now
+        self._stall: tuple[float, int] | None = None  # since when, and how many bytes then
+        self._close_deadline: float | None = None
+
+        self.latency: float | None = None
+        """Round trip of the last answered ping in seconds, keepalive's included; None before."""
+        self.messages_received = 0
+        self.messages_sent = 0
+
+    # -- what it is ------------------------------------------------------------------------------
+
+    @property
+    def environ(self) -> dict[str, Any]:
+        """The WSGI environ of the opening request."""
+        return self._environ
+
+    @property
+    def path(self) -> str:
+        """The path of the request, percent-decoded (WSGI's SCRIPT_NAME + PATH_INFO)."""
+        path = f"{self._environ.get('SCRIPT_NAME', '')}{self._environ.get('PATH_INFO', '')}"
+        return path.encode("latin-1").decode(errors="replace")  # WSGI's strings are bytes
+
+    @property
+    def origin(self) -> str | None:
+        """The Origin of the page, or None."""
+        return self._request.headers.get("origin")
+
+    @property
+    def extensions(self) -> tuple[str, ...]:
+        """The extensions agreed on (RFC 6455 section 9)."""
+        return ()
+
+    @property
+    def carrier(self) -> str:
+        """What moves the bytes: "tcp"."""
+        return self._carrier.name
+
+    @property
+    def buffered_amount(self) -> int:
+        """Bytes accepted by `send` that the kernel has not taken."""
+        return self._carrier.buffered
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is over and the last message has been taken."""
+        return self._protocol.state is State.CLOSED and not self._messages
+
+    @property
+    def close_code(self) -> int | None:
+        """The close code once the connection is over (see ConnectionClosed), None before."""
+        return self._protocol.close_code
+
+    @property
+    def close_reason(self) -> str:
+        """The reason that came with the close code."""
+        return self._protocol.close_reason
+
+    def __repr__(self) -> str:
+        state = self._protocol.state.name.lower()
+        code = "" if self.close_code is None else f" {self.close_code}"
+        return f"<WebSocket {self.path!r} {state}{code}>"
+
+    # -- receiving -------------------------------------------------------------------------------
+
+    def receive(self, timeout: float | None = None) -> Message:
+        """Return the next message: `str` for text, `bytes` for binary.
+
+        Waits up to `timeout` seconds (None: as long as it takes), then raises TimeoutError.
+        Raises ConnectionClosed when the connection is over and every message has been taken,
+        RuntimeError where another greenlet is receiving.
+        """
+        self._check_thread()
+        if not self._messages or time.monotonic() > self._batch_end:
+            self._wait_for_message(timeout)
+        message = self._messages.popleft()
+        self._messages_size -= len(message) + _MESSAGE_COST
+        if self._paused and self._messages_size <= _READ_LIMIT // 2:
+            self._resume_reading()
+        return message
+
+    def wait(self) -> Message | None:
+        """The same as `receive()`, but None when the connection is over."""
+        try:
+            return self.receive()
+        except ConnectionClosed:
+            return None
+
+    def __iter__(self) -> Iterator[Message]:
+        return self
+
+    def __next__(self) -> Message:
+        try:
+            return self.receive()
+        except ConnectionClosed:
+            raise StopIteration from None
+
+    def _wait_for_message(self, timeout: float | None) -> None:
+        """Return when there is a message and the loop has had its turn."""
+        self._check_not_in_hub()
+        if self._receiver is not None:
+            raise RuntimeError("another greenlet is receiving from this WebSocket")
+        if self._messages:
+            # Others' turn. The loop comes back by _deliver, with a new batch's time.
+            self._schedule_deliver()
+        elif self._protocol.state is State.CLOSED:
+            raise self._closed_error()
+        timer = gevent.Timeout.start_new(timeout) if timeout is not None else None
+        self._receiver = getcurrent()
+        try:
+            while True:
+                self._hub.switch()
+                if self._messages:
+                    return
+                if self._protocol.state is State.CLOSED:
+                    raise self._closed_error()
+        except gevent.Timeout as expired:
+            if expired is not timer:
+                raise
+            if not self._messages:
+                raise TimeoutError(f"no message within {timeout} s") from None
+        finally:
+            self._receiver = None
+            if timer is not None:
+                timer.close()
+
+    def _schedule_deliver(self) -> None:
+        if not self._deliver_scheduled:
+            self._deliver_scheduled = True
+            self._hub.loop.run_callback(self._scheduled_deliver)
+
+    def _scheduled_deliver(self) -> None:
+        self._deliver_scheduled = False
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """In the hub: let the receiver work through what is there; its sends leave together."""
+        receiver = self._receiver
+        if receiver is None or not (self._messages or self._protocol.state is State.CLOSED):
+            return
+        now = time.monotonic()
+        self._batch_end = now + _BATCH_TIME
+        self._cork_end = now + _CORK_TIME
+        self._receiver = None
+        self._carrier.cork()
+        self._delivering = True
+        try:
+            receiver.switch()
+        finally:
+            self._delivering = False
+            self._carrier.uncork()
+        if self._carrier.buffered:
+            self._watch_for_stall()
+
+    def _resume_reading(self) -> None:
+        self._paused = False
+        self._carrier.resume_reading()
+
+    # -- sending ---------------------------------------------------------------------------------
+
+    def send(self, message: Message | bytearray | memoryview) -> None:
+        """Send `str` as text, bytes as binary. Returning means accepted, not arrived.
+
+        Waits while `write_limit` bytes or more are waiting to leave. Raises ConnectionClosed when
+        the connection is closing or over, TypeError for what is not a message.
+        """
+        if not self._can_send:
+            raise self._closed_error()
+        self._check_thread()
+        carrier = self._carrier
+        if carrier.buffered >= self._options.write_limit or self._senders:
+            self._wait_for_room()
+        carrier.write(self._protocol.send(message))
+        self.messages_sent += 1
+        if carrier.buffered:
+            if not self._delivering:
+                self._watch_for_stall()
+            elif carrier.buffered > _CORK_SIZE or time.monotonic() > self._cork_end:
+                carrier.flush()
+                self._cork_end = time.monotonic() + _CORK_TIME
+
+    def _wait_for_room(self) -> None:
+        self._check_not_in_hub()
+        self._carrier.flush()
+        me = getcurrent()
+        self._senders.append(me)  # and stays there until its turn, which comes in order
+        try:
+            while True:
+                if not self._can_send:
+                    raise self._closed_error()
+                if self._senders[0] is me and self._has_room:
+                    return
+                self._watch_for_stall()
+                self._hub.switch()
+        finally:
+            self._senders.remove(me)
+            self._schedule_next_sender()
+
+    @property
+    def _can_send(self) -> bool:
+        return self._protocol.state is State.OPEN and not self._carrier.broken
+
+    @property
+    def _has_room(self) -> bool:
+        return self._carrier.buffered < self._options.write_limit
+
+    def _schedule_next_sender(self) -> None:
+        if self._senders and not self._sender_scheduled:
+            self._sender_scheduled = True
+            self._hub.loop.run_callback(self._release_sender)
+
+    def _release_sender(self) -> None:
+        """In the hub: let the first waiting sender look again; it hands on to the next."""
+        self._sender_scheduled = False
+        if self._senders and (self._has_room or not self._can_send):
+            self._senders[0].switch()
+
+    # -- ping and close --------------------------------------------------------------------------
+
+    def ping(self) -> float:
+        """Send a ping, wait for its pong, return the round trip in seconds.
+
+        Raises ConnectionClosed when the connection ends before, TimeoutError after `ping_timeout`
+        seconds.
+        """
+        self._check_thread()
+        self._check_not_in_hub()
+        if not self._can_send:
+            raise self._closed_error()
+        waiter: AsyncResult[float] = AsyncResult()
+        payload = self._write_ping()
+        self._ping_waiters[payload] = waiter
+        try:
+            with gevent.Timeout(self._options.ping_timeout) as timer:
+                return cast(float, waiter.get())
+        except gevent.Timeout as expired:
+            if expired is not timer:
+                raise
+            raise TimeoutError(f"no pong within {self._options.ping_timeout} s") from None
+        finally:
+            self._ping_waiters.pop(payload, None)
+
+    def _write_ping(self) -> bytes:
+        self._pings_sent += 1
+        payload = self._pings_sent.to_bytes(8, "big")
+        self._pings_written[payload] = time.monotonic()
+        if len(self._pings_written) > MAX_PINGS:
+            del self._pings_written[next(iter(self._pings_written))]
+        self._carrier.write_control(self._protocol.ping(payload))
+        return payload
+
+    def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Begin to close: the peer gets all messages sent so far, then `code` and `reason`.
+
+        Does not wait: the connection is over when the peer has answered, or after
+        `close_timeout`; `receive` still gives what the peer sends until then. Does nothing where
+        the connection is closing already. Raises ValueError for a code that may not be sent or a
+        reason over 123 bytes of UTF-8.
+        """
+        self._check_thread()
+        close_payload(code, reason)
+        if self._protocol.state is State.OPEN:
+            self._protocol.close(code, reason)
+            self._write_replies()
+            self._begin_close_deadline()
+            self._schedule_next_sender()
+
+    def __enter__(self) -> WebSocket:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.finish()
+
+    def finish(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Close, drop what still comes, and return once the connection is gone.
+
+        Waits for the peer up to `close_timeout` seconds after the last message has left. This is
+        what ends a `with` block and a handler.
+        """
+        self.close(code, reason)
+        self._discarding = True
+        self._messages.clear()
+        self._messages_size = 0
+        if self._paused:
+            self._resume_reading()
+        if not self._carrier.closed:
+            if self._gone is None:
+                self._gone = Event()
+            try:
+                self._gone.wait()
+            except BaseException:  # a Timeout or a kill: nobody will wait for the peer any more
+                self.abort()
+                raise
+
+    def abort(self) -> None:
+        """Cut the connection without a close frame; the close code becomes 1006."""
+        self._protocol.fail(CloseCode.ABNORMAL_CLOSURE, "connection cut")
+        self._carrier.abort()
+
+    def _closed_error(self) -> WebSocketError:
+        protocol = self._protocol
+        if protocol.close_code is not None:
+            return ConnectionClosed(protocol.close_code, protocol.close_reason)
+        if protocol.close_sent is not None:
+            return ConnectionClosed(*protocol.close_sent)
+        return ConnectionClosed(CloseCode.ABNORMAL_CLOSURE, "connection lost")
+
+    def _check_thread(self) -> None:
+        if get_hub() is not self._hub:
+            raise RuntimeError("a WebSocket belongs to the thread that it was made in")
+
+    def _check_not_in_hub(self) -> None:
+        if getcurrent() is self._hub:
+            raise RuntimeError("a WebSocket can't wait in gevent's hub")
+
+    # -- what the carrier reports, in the hub ----------------------------------------------------
+
+    def start(self, sock: Any, early: bytes = b"", *, head: bytes = b"") -> None:
+        """Begin on `sock`; `early` has been read already, `head` goes out first."""
+        now = time.monotonic()
+        self._sign_of_life = now
+        if self._options.ping_interval is not None:
+            self._set_timer(now + self._options.ping_interval)
+        self._carrier.start(sock, early, head=head)
+
+    def bytes_received(self, data: bytes) -> None:
+        self._sign_of_life = time.monotonic()
+        protocol = self._protocol
+        messages = protocol.receive(data)
+        for pong in protocol.take_pongs():
+            self._carrier.write_control(pong)
+        if protocol.pongs:
+            self._take_pongs()
+        if messages:
+            self.messages_received += len(messages)
+            if not self._discarding:
+                self._messages.extend(messages)
+                self._messages_size += sum(map(len, messages)) + _MESSAGE_COST * len(messages)
+        self._deliver()
+        if protocol.end_is_due:
+            protocol.receive(b"")
+        if protocol.state is State.CLOSED:
+            self._after_end()
+            self._deliver()
+        if self._messages_size > _READ_LIMIT and protocol.state is not State.CLOSED:
+            self._paused = True
+            self._carrier.pause_reading()
+
+    def eof_received(self) -> None:
+        if self._protocol.state is State.CLOSED:
+            self._carrier.end(linger=True)  # what is queued for the peer may still reach it
+        else:
+            self._protocol.receive_eof()
+            self._carrier.abort()
+        self._deliver()
+
+    def write_progressed(self) -> None:
+        self._schedule_next_sender()
+
+    def carrier_closed(self) -> None:
+        self._protocol.receive_eof()
+        self._timers.cancel(self)
+        for waiter in list(self._ping_waiters.values()):
+            waiter.set_exception(self._closed_error())
+        if self._gone is not None:
+            self._gone.set()
+        self._schedule_deliver()
+        self._schedule_next_sender()
+
+    def _take_pongs(self) -> None:
+        now = time.monotonic()
+        for payload in self._protocol.pongs:
+            self.latency = now - self._pings_written.pop(payload, now)
+            waiter = self._ping_waiters.get(payload)
+            if waiter is not None:
+                waiter.set(self.latency)
+        self._protocol.pongs.clear()
+
+    def _write_replies(self) -> None:
+        frame = self._protocol.take_close()
+        if frame is not None:
+            self._carrier.write([(frame,)])
+
+    def _after_end(self) -> None:
+        """The protocol has come to its end: send the close frame, then end the carrier."""
+        if self._close_deadline is None or self._protocol.failed:
+            self._begin_close_deadline()
+        self._write_replies()
+        # After a closing handshake nothing more comes, and it is the server that closes the
+        # connection first (RFC 6455 section 7.1.1).
+        self._carrier.end(linger=self._protocol.failed or self._protocol.is_client)
+        self._schedule_next_sender()
+
+    # -- deadlines, in the hub -------------------------------------------------------------------
+
+    def _set_timer(self, when: float) -> None:
+        if not self._carrier.closed:
+            self._timers.set(self, when)
+
+    def _begin_close_deadline(self) -> None:
+        self._close_deadline = time.monotonic() + self._options.close_timeout
+        self._look_soon()
+
+    def _watch_for_stall(self) -> None:
+        if self._stall is None:
+            now = time.monotonic()
+            self._acknowledged = self._carrier.bytes_accepted - self._carrier.unacknowledged()
+            self._looked_at = now
+            self._stall = (now, self._acknowledged)
+            self._look_soon()
+
+    def _look_soon(self) -> None:
+        self._set_timer(time.monotonic() + self._look_interval)
+
+    @property
+    def _look_interval(self) -> float:
+        """Seconds between two looks at how far the peer has got, while it has far to go."""
+        options = self._options
+        return min(1.0, options.send_timeout / 4, options.ping_timeout / 4, options.close_timeout)
+
+    def on_timer(self, now: float) -> float | None:
+        """Look at every deadline; return when to look again."""
+        looks: list[float] = []
+        progressed = self._look_at_progress(now, looks)
+        if self._stall is not None and not self._look_at_stall(now, self._stall):
+            self._lose(f"peer took too little for {self._options.send_timeout} s")
+            return None
+        if self._close_deadline is not None:
+            if progressed:
+                self._close_deadline = now + self._options.close_timeout
+            if now >= self._close_deadline:
+                self._lose(f"close not answered within {self._options.close_timeout} s")
+                return None
+            looks.append(self._close_deadline)
+        elif self._options.ping_interval is not None:
+            looks.append(self._look_at_keepalive(now, self._options.ping_interval))
+            if looks[-1] <= now:
+                self._lose(f"no answer to a ping within {self._options.ping_timeout} s")
+                return None
+        return min(looks, default=None)
+
+    def _look_at_progress(self, now: float, looks: list[float]) -> bool:
+        """Whether the peer has acknowledged bytes of ours since a look not long ago."""
+        waiting = self._carrier.unacknowledged()
+        acknowledged = self._carrier.bytes_accepted - waiting
+        # After a long time without a look it can't be told when they were acknowledged.
+        is_recent = now - self._looked_at < 2 * self._look_interval + SLOT
+        progressed = is_recent and acknowledged > self._acknowledged
+        self._acknowledged = acknowledged
+        self._looked_at = now
+        if progressed:
+            self._sign_of_life = now
+        if waiting:
+            looks.append(now + self._look_interval)
+        return progressed
+
+    def _look_at_stall(self, now: float, stall: tuple[float, int]) -> bool:
+        """False if the peer takes too little of what waits for it."""
+        since, acknowledged_then = stall
+        if not self._carrier.buffered:
+            self._stall = None
+        elif self._acknowledged - acknowledged_then >= _STALL_SIZE:
+            self._stall = (now, self._acknowledged)
+        elif now - since >= self._options.send_timeout:
+            return False
+        return True
+
+    def _look_at_keepalive(self, now: float, interval: float) -> float:
+        """Ping a silent peer; return when to look again: for a dead one not after `now`."""
+        if self._ping_sent is not None:
+            if self._paused:
+                # Its pong may wait behind what we do not read: the deadline rests.
+                self._ping_sent = now
+            elif self._sign_of_life > self._ping_sent:
+                self._ping_sent = None
+        if self._ping_sent is None:
+            if now < self._sign_of_life + interval:
+                return self._sign_of_life + interval
+            self._ping_sent = now
+            self._write_ping()
+        return self._ping_sent + self._options.ping_timeout
+
+    def _lose(self, reason: str) -> None:
+        self._protocol.fail(CloseCode.ABNORMAL_CLOSURE, reason)
+        self._carrier.abort()
+
+
+Handler = Callable[[WebSocket], object]
+"""What serves a connection: called with its WebSocket, which is closed when it returns."""
