@@ -1,0 +1,59 @@
+"""The servers that are compared."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent.parent
+SUBJECT = "plainsocket"
+
+
+@dataclass(frozen=True)
+class Peer:
+    name: str
+    label: str
+    program: str  # in servers/, or in build/ if it is compiled
+    packages: tuple[str, ...] = ()  # whose versions the report states
+    tls: bool = True
+    quick: bool = False
+
+    def command(self, port: int, certificate: tuple[Path, Path] | None) -> list[str]:
+        if self.program.endswith(".py"):
+            command = [sys.executable, str(HERE / "servers" / self.program)]
+        else:
+            command = [str(HERE / "build" / self.program)]
+        command += ["--port", str(port)]
+        if certificate:
+            command += ["--tls", *map(str, certificate)]
+        return command
+
+
+PEERS = (
+    Peer("c", "C, epoll (the limit)", "c_epoll", tls=False, quick=True),
+    Peer(SUBJECT, "plainsocket", "plainsocket_handler.py", ("plainsocket",), quick=True),
+    Peer(
+        "plainsocket-endpoint",
+        "plainsocket, Endpoint",
+        "plainsocket_endpoint.py",
+        ("plainsocket",),
+    ),
+    Peer("picows", "picows, str", "picows_uvloop.py", ("picows", "aiofastnet"), quick=True),
+    Peer("socketify", "socketify (uWebSockets)", "socketify_server.py", ("socketify",)),
+    Peer("aiohttp", "aiohttp", "aiohttp_uvloop.py", ("aiohttp", "uvloop")),
+    Peer("websockets", "websockets", "websockets_uvloop.py", ("websockets", "uvloop")),
+    Peer("uvicorn", "uvicorn", "uvicorn_sansio.py", ("uvicorn", "httptools")),
+    Peer(
+        "simple-websocket",
+        "simple-websocket",
+        "simple_websocket_gevent.py",
+        ("simple-websocket", "gevent"),
+    ),
+    Peer(
+        "gevent-websocket",
+        "gevent-websocket",
+        "gevent_websocket.py",
+        ("gevent-websocket", "wsaccel", "gevent"),
+    ),
+)
