@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ import gevent
 from gevent.event import Event
 
 import plainsocket
-from plainsocket.websocket import Handler
+from plainsocket.server import Routes
 
 PATIENCE = 10.0  # seconds that a test waits for what must come
 
@@ -62,7 +62,7 @@ class Running:
 
 
 @contextmanager
-def serving(handler: Handler | Mapping[str, Handler] = echo, **options: Any) -> Iterator[Running]:
+def serving(handler: Routes = echo, **options: Any) -> Iterator[Running]:
     """Run `Server(handler, port=0, **options)` for as long as the block lasts."""
     started = threading.Event()
     running: list[Running] = []

@@ -43,7 +43,8 @@ def server(caplog: pytest.LogCaptureFixture) -> Iterator[Running]:
 
 
 def log_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "plainsocket"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "plainsocket"]
+    return [line for line in lines if not line.startswith("listening on ")]
 
 
 def one_line(caplog: pytest.LogCaptureFixture) -> str:
@@ -296,3 +297,30 @@ def test_close_reasons_are_logged_printable(
         client.send_frame(Opcode.CLOSE, struct.pack("!H", 4000) + b"a\nforged")
         client.receive_close()
     assert one_line(caplog).endswith(r"closed with 4000 'a\nforged'")
+
+
+def test_a_message_that_stays_unfinished_gets_1008(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "plainsocket")
+    with serving(message_timeout=0.5) as server, RawClient(server.port) as client:
+        client.open()
+        client.send_frame(Opcode.TEXT, b"begun", fin=False)
+        for _ in range(100):
+            client.send_frame(Opcode.PING)
+            head, payload = client.receive_frame()
+            if head.opcode == Opcode.CLOSE:
+                break
+            time.sleep(0.02)
+        assert payload[:2] == struct.pack("!H", 1008)
+        assert client.receive_rest() == b""
+    assert "closed with 1008" in one_line(caplog)
+
+
+def test_a_message_that_grows_may_take_its_time() -> None:
+    with serving(message_timeout=0.5) as server, RawClient(server.port) as client:
+        client.open()
+        for number in range(3):
+            opcode = Opcode.CONTINUATION if number else Opcode.BINARY
+            client.send_frame(opcode, bytes(70_000), fin=False)
+            time.sleep(0.4)
+        client.send_frame(Opcode.CONTINUATION)
+        assert len(client.receive_frame()[1]) == 3 * 70_000

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from http import HTTPStatus
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -37,7 +39,7 @@ def request(
     """A good request with other headers; None leaves one out."""
     merged = {**GOOD, **(headers or {})}
     return Request(
-        method, "/", version, {name: value for name, value in merged.items() if value is not None}
+        method, version, {name: value for name, value in merged.items() if value is not None}
     )
 
 
@@ -55,9 +57,11 @@ def refusal(of: Request, options: Options | None = None) -> Refused:
 
 
 def subprotocol(offer: str | None, spoken: list[str]) -> str | None:
-    accepted = accept(request({"sec-websocket-protocol": offer}), Options(subprotocols=spoken))
-    assert dict(accepted.headers).get("Sec-WebSocket-Protocol") == accepted.subprotocol
-    return accepted.subprotocol
+    asked = request({"sec-websocket-protocol": offer})
+    accepted = accept(asked, Options(subprotocols=spoken))
+    subprotocol = dict(accepted.headers).get("Sec-WebSocket-Protocol")
+    assert subprotocol == asked.subprotocol
+    return subprotocol
 
 
 # -- acceptance ----------------------------------------------------------------------------------
@@ -70,7 +74,6 @@ def test_key_of_the_rfc() -> None:
 def test_accepted() -> None:
     accepted = accept(request(), Options())
     assert accepted == Accepted(
-        None,
         [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", ANSWER)],
     )
 
@@ -112,7 +115,7 @@ def test_answers_do_not_share_their_headers() -> None:
     ],
 )
 def test_request_in_another_form(headers: dict[str, str | None]) -> None:
-    assert accept(request(headers), Options()).subprotocol is None
+    assert isinstance(outcome_of(request(headers)), Accepted)
 
 
 def test_extension_that_is_not_spoken_is_not_agreed_on() -> None:
@@ -120,33 +123,84 @@ def test_extension_that_is_not_spoken_is_not_agreed_on() -> None:
     assert "Sec-WebSocket-Extensions" not in dict(accept(offer, Options()).headers)
 
 
-def test_request_of_a_wsgi_environ() -> None:
-    environ = {
+def environ(**more: str) -> dict[str, Any]:
+    return {
         "REQUEST_METHOD": "GET",
-        "PATH_INFO": "/chat",
         "SERVER_PROTOCOL": "HTTP/1.1",
         "CONTENT_LENGTH": "",
         "HTTP_HOST": "good.example",
-        "HTTP_UPGRADE": " websocket ",
-        "HTTP_SEC_WEBSOCKET_KEY": KEY,
         "wsgi.input": None,
+        **more,
     }
-    assert Request.from_environ(environ) == Request(
-        "GET",
-        "/chat",
-        "HTTP/1.1",
-        {"host": "good.example", "upgrade": "websocket", "sec-websocket-key": KEY},
-    )
+
+
+def test_request_of_a_wsgi_environ() -> None:
+    given_environ = environ(HTTP_UPGRADE=" websocket ", HTTP_SEC_WEBSOCKET_KEY=KEY)
+    made = Request.from_environ(given_environ)
+    assert (made.method, made.version) == ("GET", "HTTP/1.1")
+    assert made.headers == {
+        "host": "good.example",
+        "upgrade": "websocket",
+        "sec-websocket-key": KEY,
+    }
+    assert made.environ is given_environ
 
 
 def test_body_of_a_wsgi_environ_is_seen() -> None:
-    environ = {
-        "REQUEST_METHOD": "GET",
-        "CONTENT_LENGTH": "5",
-        "HTTP_TRANSFER_ENCODING": "chunked",
-    }
-    headers = Request.from_environ(environ).headers
-    assert headers == {"content-length": "5", "transfer-encoding": "chunked"}
+    made = Request.from_environ(environ(CONTENT_LENGTH="5", HTTP_TRANSFER_ENCODING="chunked"))
+    assert made.headers["content-length"] == "5"
+    assert made.headers["transfer-encoding"] == "chunked"
+
+
+def test_parts_of_a_wsgi_environ() -> None:
+    made = Request.from_environ(
+        environ(
+            SCRIPT_NAME="/app",
+            PATH_INFO="/gr\xc3\xbc\xc3\x9fe/\xff",  # UTF-8 as WSGI has it
+            QUERY_STRING="a=%20b",
+            REMOTE_ADDR="192.0.2.1",
+        )
+    )
+    assert made.path == "/app/grüße/\ufffd"
+    assert made.query == "a=%20b"
+    assert made.remote_address == "192.0.2.1"
+    bare = Request.from_environ(environ())
+    assert (bare.path, bare.query, bare.remote_address) == ("", "", None)
+
+
+# One cookie that another program on the same host has set must not hide the others.
+@pytest.mark.parametrize(
+    ("header", "session"),
+    [
+        ("session=abc", "abc"),
+        ("a=1; session=abc; b=2", "abc"),
+        ("session=abc=def", "abc=def"),
+        ('session="abc"', "abc"),
+        ("session=", ""),
+        ('state={"x": 1}; session=abc', "abc"),
+        ("state=a b; session=abc", "abc"),
+        ("session=abc; flag", "abc"),
+        ("flag; session=abc", "abc"),
+        ("a[]=1; session=abc", "abc"),
+        ("ä=ö; session=abc", "abc"),
+        ("a=1,2; session=abc", "abc"),
+        ("path=/; session=abc", "abc"),
+        ("xsession=abc", None),
+        ("", None),
+    ],
+)
+def test_cookies(header: str, session: str | None) -> None:
+    assert request({"cookie": header}).cookies.get("session") == session
+
+
+def test_no_cookies() -> None:
+    assert request().cookies == {}
+
+
+@given(st.text(st.characters(max_codepoint=255), max_size=60))
+@settings(deadline=None, max_examples=100)
+def test_any_cookies_are_read(header: str) -> None:
+    assert all(isinstance(value, str) for value in request({"cookie": header}).cookies.values())
 
 
 @pytest.mark.parametrize(
@@ -180,7 +234,7 @@ def test_other_method_is_405(method: str) -> None:
 def test_ordinary_request_is_426() -> None:
     ordinary = request({"upgrade": None, "connection": None, "sec-websocket-key": None})
     refused = refusal(ordinary)
-    assert refused == upgrade_required(ordinary)
+    assert refused.args == upgrade_required(ordinary).args
     assert refused.status_line == "426 Upgrade Required"
     assert dict(refused.headers) == {
         "Sec-WebSocket-Version": "13",
@@ -397,13 +451,13 @@ def test_refusal_names_both_hosts_and_the_remedy() -> None:
     assert "'https://Other.example:8443'" in refused.body
     assert "'other.example'" in refused.body
     assert "'good.example'" in refused.body
-    assert "origins=['https://Other.example:8443']" in refused.body
+    assert "origins=['self', 'https://Other.example:8443']" in refused.body
 
 
 @pytest.mark.parametrize("origin", ["https://other.example", "null"])
 def test_remedy_of_a_refusal_is_one(origin: str) -> None:
     asked = request({"origin": origin})
-    remedy = refusal(asked).body.partition("origins=['")[2].partition("']")[0]
+    remedy = refusal(asked).body.partition("origins=['self', '")[2].partition("']")[0]
     assert isinstance(outcome_of(asked, Options(origins=[remedy])), Accepted)
 
 
@@ -457,6 +511,173 @@ def test_list_of_origins(origin: str, origins: list[str], allowed: bool) -> None
         assert refused.status == HTTPStatus.FORBIDDEN
         assert repr(origin) in refused.body
         assert "list of origins" in refused.body
+
+
+@pytest.mark.parametrize(
+    ("origin", "pattern", "allowed"),
+    [
+        ("https://a.example.com", "https://*.example.com", True),
+        ("https://a.b-1.example.com", "https://*.example.com", True),
+        ("https://A.EXAMPLE.com", "https://*.Example.com", True),
+        ("http://localhost:3000", "http://localhost:*", True),
+        ("https://a.example.com", "https://*", True),
+        ("https://a.example.com:8443", "https://*.example.com:*", True),
+        ("https://example.com", "https://*.example.com", False),
+        ("http://a.example.com", "https://*.example.com", False),
+        ("https://a.example.com:8443", "https://*.example.com", False),
+        ("https://a.example.com:8443", "https://*", False),
+        ("https://evil.example/.example.com", "https://*.example.com", False),
+        ("https://evil.example:80.example.com", "https://*.example.com", False),
+        ("https://evil.example?.example.com", "https://*.example.com", False),
+        ("https://evil.example#.example.com", "https://*.example.com", False),
+        ("https://evil.example\\.example.com", "https://*.example.com", False),
+        ("https://evil.example .example.com", "https://*.example.com", False),
+        ("https://evil.example@a.example.com", "https://*.example.com", False),
+        ("https://a.example.com.evil.example", "https://*.example.com", False),
+        ("https://a.exampleXcom", "https://*.example.com", False),
+        ("https://a.example.com\n", "https://*.example.com", False),
+        ("http://localhost:3000@evil.example", "http://localhost:*", False),
+        ("null", "https://*", False),
+        ("null", "*", False),
+        ("", "*", False),
+    ],
+)
+def test_origins_with_a_star(origin: str, pattern: str, allowed: bool) -> None:
+    try:
+        options = Options(origins=[pattern])
+    except ValueError:  # a good answer to what can't have been meant
+        assert not allowed
+    else:
+        assert isinstance(outcome_of(request({"origin": origin}), options), Accepted) is allowed
+
+
+def test_long_origin_costs_no_more_than_linear_time() -> None:
+    options = Options(origins=["https://*.*.*.example.com"])
+    start = time.monotonic()
+    outcome_of(request({"origin": "https://" + "." * 1200}), options)
+    assert time.monotonic() - start < 1  # 3 s and more, were each star tried at each place
+
+
+@pytest.mark.parametrize(("origin", "host"), SAME_HOST)
+def test_own_host_in_a_list_of_origins(origin: str, host: str) -> None:
+    options = Options(origins=["https://other.example", "self"])
+    assert isinstance(outcome_of(request({"origin": origin, "host": host}), options), Accepted)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"), [*OTHER_HOST, ("self", "good.example"), ("self", "self")]
+)
+def test_other_host_is_not_the_own_one_in_a_list(origin: str, host: str) -> None:
+    refused = refusal(request({"origin": origin, "host": host}), Options(origins=["self"]))
+    assert refused.status == HTTPStatus.FORBIDDEN
+
+
+def test_origins_by_a_function() -> None:
+    asked = request({"origin": "https://a.example"})
+    calls: list[tuple[str, Request]] = []
+
+    def allow(origin: str, of: Request) -> bool:
+        calls.append((origin, of))
+        return len(calls) == 1
+
+    options = Options(origins=allow)
+    assert isinstance(outcome_of(asked, options), Accepted)
+    refused = refusal(asked, options)
+    assert refused.status == HTTPStatus.FORBIDDEN
+    assert repr("https://a.example") in refused.body
+    assert calls == [("https://a.example", asked)] * 2
+    assert isinstance(outcome_of(request(), options), Accepted)
+    assert len(calls) == 2, "asked for a request without Origin"
+
+
+# -- process_request -----------------------------------------------------------------------------
+
+
+def test_process_request_adds_to_the_101() -> None:
+    def process(of: Request) -> None:
+        of.context["user"] = "me"
+        of.response_headers.append(("Set-Cookie", "a=b"))
+
+    asked = request()
+    accepted = accept(asked, Options(process_request=process))
+    assert accepted.headers[-1] == ("Set-Cookie", "a=b")
+    assert b"\r\nSet-Cookie: a=b\r\n" in accepted.head
+    assert asked.context == {"user": "me"}
+
+
+def test_process_request_refuses() -> None:
+    def process(_of: Request) -> None:
+        raise Refused(401, "Log in first.", [("WWW-Authenticate", "Basic")])
+
+    refused = refusal(request(), Options(process_request=process))
+    assert refused.status_line == "401 Unauthorized"
+    assert refused.body == "Log in first."
+    assert refused.headers == [("WWW-Authenticate", "Basic")]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        request(method="POST"),
+        request({"host": None}),
+        request({"sec-websocket-key": "x"}),
+        request({"origin": "https://evil.example"}),
+        request({"sec-websocket-protocol": ","}),
+    ],
+)
+def test_process_request_sees_good_requests_only(bad: Request) -> None:
+    calls: list[Request] = []
+    refusal(bad, Options(process_request=calls.append))
+    assert calls == []
+
+
+@pytest.mark.parametrize("choice", ["a", "b", None])
+def test_process_request_chooses_the_subprotocol(choice: str | None) -> None:
+    seen: list[str | None] = []
+
+    def process(of: Request) -> None:
+        seen.append(of.subprotocol)
+        of.subprotocol = choice
+
+    asked = request({"sec-websocket-protocol": "a, b"})
+    accepted = accept(asked, Options(subprotocols=["b"], process_request=process))
+    assert seen == ["b"]
+    assert dict(accepted.headers).get("Sec-WebSocket-Protocol") == choice
+
+
+@pytest.mark.parametrize("offer", [None, "a, b"])
+def test_process_request_cannot_choose_what_is_not_offered(offer: str | None) -> None:
+    def process(of: Request) -> None:
+        of.subprotocol = "c"
+
+    with pytest.raises(ValueError, match="'c'"):
+        accept(request({"sec-websocket-protocol": offer}), Options(process_request=process))
+
+
+BAD_HEADERS = [
+    ("X-A", "b\r\nSet-Cookie: c=d"),
+    ("X-A", "b\n"),
+    ("X-A", "\x00"),
+    ("X-A", "…"),
+    ("X-A: b\r\nX-C", "d"),
+    ("X A", "b"),
+    ("", "b"),
+    ("Ä", "b"),
+]
+
+
+@pytest.mark.parametrize("header", BAD_HEADERS)
+def test_header_that_is_not_one_line(header: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"header|latin-1"):
+        Refused(403, "", [header])
+    with pytest.raises(ValueError, match=r"header|latin-1"):
+        accept(request(), Options(process_request=lambda of: of.response_headers.append(header)))
+
+
+@pytest.mark.parametrize("status", [0, 99, 600, 999])
+def test_status_that_is_none(status: int) -> None:
+    with pytest.raises(ValueError, match=str(status)):
+        Refused(status)
 
 
 # -- what a peer chose, in answers and logs ------------------------------------------------------

@@ -9,8 +9,10 @@ def echo(ws):
 plainsocket.serve({"/echo": echo}, port=8087)
 """
 
+from .endpoint import Endpoint
 from .errors import ConnectionClosed, WebSocketError
 from .handler import WebSocketHandler
+from .handshake import Refused, Request
 from .options import Options
 from .server import Server, serve
 from .websocket import WebSocket
@@ -19,7 +21,10 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "ConnectionClosed",
+    "Endpoint",
     "Options",
+    "Refused",
+    "Request",
     "Server",
     "WebSocket",
     "WebSocketError",

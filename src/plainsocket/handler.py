@@ -8,6 +8,7 @@ import io
 import itertools
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
@@ -95,7 +96,7 @@ class WebSocketHandler(pywsgi.WSGIHandler):
         try:
             accepted = accept(request, self.options)
         except Refused as refused:
-            self.refuse(refused)
+            self.refuse(request, refused)
             return
         self.application = _Opening(self, request, accepted)
         try:
@@ -103,36 +104,32 @@ class WebSocketHandler(pywsgi.WSGIHandler):
         finally:
             self.application = None
 
-    def refuse(self, refused: Refused) -> None:
+    def refuse(self, request: Request, refused: Refused) -> None:
         """Answer with a refusal, and log it."""
         logger.warning(
             "%s: %s refused with %d: %s",
             self.client_name,
-            printable(self.path or ""),
+            printable(request.path),
             refused.status,
-            refused.body,
+            printable(refused.body),
         )
-        body = (refused.body + "\n").encode()
+        body = refused.body.encode()
         self.close_connection = True  # whatever follows was meant for a WebSocket …
         self.wsgi_input = _Nothing()  # … and is not waited for, a body neither
         self.result = [body]
-        self.start_response(
-            refused.status_line,
-            [
-                ("Content-Type", "text/plain; charset=utf-8"),
-                ("Content-Length", str(len(body))),
-                ("Connection", "close"),
-                *(header for header in refused.headers if header[0] != "Connection"),
-            ],
-        )
+        names = {name.lower() for name, _ in refused.headers}
+        headers = [header for header in refused.headers if header[0].lower() != "connection"]
+        if "content-type" not in names:
+            headers.append(("Content-Type", "text/plain; charset=utf-8"))
+        headers += [("Content-Length", str(len(body))), ("Connection", "close")]
+        self.start_response(refused.status_line, headers)
         self.process_result()
         self.result = None
 
     @property
     def client_name(self) -> str:
         """The peer, for the log."""
-        address = self.client_address
-        return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "-"
+        return address_name(self.client_address)
 
     # -- taking the connection over --------------------------------------------------------------
 
@@ -197,13 +194,28 @@ class WebSocketHandler(pywsgi.WSGIHandler):
             websocket.finish(code, reason)
         finally:
             self.environ.pop("wsgi.websocket", None)  # or the two would keep each other alive
-            logger.info(
-                "%s: %s closed with %s %s",
-                self.client_name,
-                printable(self.path or ""),
-                websocket.close_code,
-                printable(websocket.close_reason),
-            )
+            log_end(websocket, self.client_name)
+
+
+def address_name(address: Any) -> str:
+    """A peer's address, for the log."""
+    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "-"
+
+
+def log_end(websocket: WebSocket, client_name: str) -> None:
+    """Write the one line that the log has of a connection."""
+    logger.info(
+        "%s: %s after %.3f s, %d messages of %d bytes in, %d of %d out, closed with %s %s",
+        client_name,
+        printable(websocket.path),
+        time.monotonic() - websocket.opened_at,
+        websocket.messages_received,
+        websocket.bytes_received,
+        websocket.messages_sent,
+        websocket.bytes_sent,
+        websocket.close_code,
+        printable(websocket.close_reason),
+    )
 
 
 class _Opening:
@@ -220,9 +232,7 @@ class _Opening:
         self._is_answered = False
         self._status_after_101 = ""
         self._response: Iterable[bytes] = ()
-        self._websocket = WebSocket(
-            handler.options, request, environ=handler.environ, subprotocol=accepted.subprotocol
-        )
+        self._websocket = WebSocket(handler.options, request)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         environ["wsgi.websocket"] = self._websocket

@@ -9,9 +9,10 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
 
 from .options import Options
@@ -20,22 +21,32 @@ _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 _HOST_AND_PORT: Final = re.compile(
     r"(?P<host>[a-z0-9_.~%!$&'()*+;=-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{0,5}))?"
 )  # RFC 3986 section 3.2, without user information and without a comma
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
     """What a handshake is judged by."""
 
     method: str
-    target: str
     version: str
     """Such as "HTTP/1.1"."""
     headers: Mapping[str, str]
     """By lower-case name; repeated ones joined by commas."""
+    environ: dict[str, Any] = field(default_factory=dict, repr=False)
+    """The WSGI environ of the request (PEP 3333)."""
+
+    context: dict[str, Any] = field(default_factory=dict, repr=False)
+    """For `process_request`, to leave what the handler needs: it finds it at
+    `ws.request.context`."""
+    response_headers: list[tuple[str, str]] = field(default_factory=list, repr=False)
+    """For `process_request`, to add headers to the 101, cookies for instance."""
+    subprotocol: str | None = None
+    """For `process_request`, to choose one of those that the client offers."""
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, Any]) -> Request:
+    def from_environ(cls, environ: dict[str, Any]) -> Request:
         """Read it from a WSGI environ."""
         headers = {
             key[5:].replace("_", "-").lower(): value.strip()
@@ -46,10 +57,35 @@ class Request:
             headers["content-length"] = environ["CONTENT_LENGTH"]
         return cls(
             method=environ["REQUEST_METHOD"],
-            target=environ.get("PATH_INFO", ""),
             version=environ.get("SERVER_PROTOCOL", "HTTP/1.1"),
             headers=headers,
+            environ=environ,
         )
+
+    @property
+    def path(self) -> str:
+        """The path, percent-decoded (WSGI's SCRIPT_NAME + PATH_INFO)."""
+        path = f"{self.environ.get('SCRIPT_NAME', '')}{self.environ.get('PATH_INFO', '')}"
+        return path.encode("latin-1").decode(errors="replace")  # WSGI's strings are bytes
+
+    @property
+    def query(self) -> str:
+        """What stands behind the `?`, as it came."""
+        return str(self.environ.get("QUERY_STRING", ""))
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies of the request (RFC 6265 section 4.2)."""
+        try:
+            jar = SimpleCookie(self.headers.get("cookie", ""))
+        except CookieError:
+            return {}
+        return {name: morsel.value for name, morsel in jar.items()}
+
+    @property
+    def remote_address(self) -> str | None:
+        """The client's IP address; None where it has none, as behind a Unix socket."""
+        return self.environ.get("REMOTE_ADDR")
 
     @property
     def wants_websocket(self) -> bool:
@@ -61,7 +97,6 @@ class Request:
 class Accepted:
     """The handshake is good."""
 
-    subprotocol: str | None
     headers: list[tuple[str, str]]
     """Of the 101."""
 
@@ -73,22 +108,38 @@ class Accepted:
         return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-@dataclass
 class Refused(Exception):
-    """The handshake is refused with an HTTP response."""
+    """A handshake is refused, with an HTTP response.
 
-    status: HTTPStatus
-    body: str
-    """For the person who reads it: what is wrong, and what to do."""
-    headers: list[tuple[str, str]] = field(default_factory=list)
+    `process_request` may raise it. `status` is the HTTP status, `body` is for the person who
+    reads it (`str`, sent as UTF-8), `headers` are added to the response. Raises ValueError for a
+    status that is none, and for header lines that would not be one line.
+    """
+
+    def __init__(
+        self, status: int, body: str = "", headers: Iterable[tuple[str, str]] = ()
+    ) -> None:
+        super().__init__(status, body)
+        self.status = HTTPStatus(status)
+        self.body = body
+        self.headers = _checked(headers)
 
     @property
     def status_line(self) -> str:
         return f"{self.status.value} {self.status.phrase}"
 
 
+def _checked(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    pairs = list(headers)
+    for name, value in pairs:
+        if not _TOKEN.fullmatch(name) or _CONTROL.search(value):
+            raise ValueError(f"not a header: {name!r}: {value!r}")
+        value.encode("latin-1")
+    return pairs
+
+
 def accept(request: Request, options: Options) -> Accepted:
-    """Accept `request`, or raise Refused."""
+    """Accept `request`, or raise Refused. Calls `options.process_request`."""
     headers = request.headers
     if request.method != "GET":
         raise Refused(
@@ -122,12 +173,17 @@ def accept(request: Request, options: Options) -> Accepted:
     key = headers.get("sec-websocket-key", "")
     if not _is_valid_key(key):
         raise _bad_request("Sec-WebSocket-Key must be 16 bytes in base64.")
-    _check_origin(headers.get("origin"), own_host, options)
-    subprotocol = _choose_subprotocol(headers.get("sec-websocket-protocol"), options)
+    _check_origin(request, own_host, options)
+    offered = _offered_subprotocols(headers.get("sec-websocket-protocol"))
+    request.subprotocol = next((name for name in options.subprotocols if name in offered), None)
+    if options.process_request is not None:
+        options.process_request(request)
+        if request.subprotocol is not None and request.subprotocol not in offered:
+            raise ValueError(f"the client did not offer the subprotocol {request.subprotocol!r}")
     answer = [*_UPGRADE, ("Sec-WebSocket-Accept", accept_key(key))]
-    if subprotocol is not None:
-        answer.append(("Sec-WebSocket-Protocol", subprotocol))
-    return Accepted(subprotocol, answer)
+    if request.subprotocol is not None:
+        answer.append(("Sec-WebSocket-Protocol", request.subprotocol))
+    return Accepted([*answer, *_checked(request.response_headers)])
 
 
 _UPGRADE: Final = [("Upgrade", "websocket"), ("Connection", "Upgrade")]
@@ -169,38 +225,55 @@ def _is_valid_key(key: str) -> bool:
         return False
 
 
-def _choose_subprotocol(offer: str | None, options: Options) -> str | None:
+def _offered_subprotocols(offer: str | None) -> list[str]:
     if offer is None:
-        return None
+        return []
     offered = [name.strip() for name in offer.split(",")]
     if not all(_TOKEN.fullmatch(name) for name in offered) or len(set(offered)) < len(offered):
         raise _bad_request("Sec-WebSocket-Protocol must list different names (RFC 6455 4.1).")
-    return next((name for name in options.subprotocols if name in offered), None)
+    return offered
 
 
-def _check_origin(origin: str | None, own_host: str, options: Options) -> None:
+def _check_origin(request: Request, own_host: str, options: Options) -> None:
     """Against cross-site WebSocket hijacking (RFC 6455 section 10.2): a browser sends the user's
     cookies whatever page opens the socket, so the page has to be one of ours."""
+    origin = request.headers.get("origin")
     if origin is None or options.origins == "*":
         return
+    if callable(options.origins):
+        if options.origins(origin, request):
+            return
+        raise Refused(HTTPStatus.FORBIDDEN, f"Pages from {printable(origin)} may not connect.")
     if options.origins is not None:
-        if origin.lower() in (allowed.lower().rstrip("/") for allowed in options.origins):
+        if any(_matches(pattern, origin, own_host) for pattern in options.origins):
             return
         raise Refused(
             HTTPStatus.FORBIDDEN,
             f"Pages from {printable(origin)} may not connect: this server's list of origins does "
             "not name it. The server's operator can add it there.",
         )
-    scheme, _, host_and_port = origin.partition("://")
-    theirs = _host_name(host_and_port) if scheme else None
+    theirs = _host_of_origin(origin)
     if theirs == own_host:
         return
     raise Refused(
         HTTPStatus.FORBIDDEN,
         f"Pages from {printable(origin)} may not connect: their host is "
         f"{printable(theirs or origin)}, this server's is {printable(own_host)}. To allow them, "
-        f"the server's operator passes origins=[{printable(origin)}].",
+        f"the server's operator passes origins=['self', {printable(origin)}].",
     )
+
+
+def _host_of_origin(origin: str) -> str | None:
+    scheme, _, host_and_port = origin.partition("://")
+    return _host_name(host_and_port) if scheme else None
+
+
+def _matches(pattern: str, origin: str, own_host: str) -> bool:
+    """Whether `origin` is what `pattern` allows; `*` there is a run of what host names are of."""
+    if pattern == "self":
+        return _host_of_origin(origin) == own_host
+    parts = map(re.escape, pattern.lower().rstrip("/").split("*"))
+    return re.fullmatch("[a-z0-9.-]+".join(parts), origin.lower()) is not None
 
 
 def _host_name(host_and_port: str) -> str | None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from .handshake import Request
 
 
 @dataclass(frozen=True)
@@ -15,14 +19,42 @@ class Options:
     `options = Options(…)`.
     """
 
-    origins: str | Sequence[str] | None = None
+    origins: str | Sequence[str] | Callable[[str, Request], bool] | None = None
     """Which pages may connect, by their Origin. None: those of this server's own host name, on
-    any port; `"*"`: all; otherwise a list of origins such as `"https://example.com"`. A client
-    that sends no Origin is no browser and may connect."""
+    any port. `"*"`: all. A list of origins such as `"https://example.com"`, in which `"self"` is
+    the default rule, and a `*` stands for any run of letters, digits, dots and hyphens:
+    `["self", "https://*.example.com", "http://localhost:*"]`. Or a function of the Origin and the
+    request. Others are refused with 403. A client that sends no Origin is no browser, and may
+    connect."""
 
     subprotocols: Sequence[str] = ()
     """Subprotocols that the server speaks, the preferred one first; the first one that the client
     offers is taken."""
+
+    process_request: Callable[[Request], object] | None = None
+    """Called with each good handshake before it is answered; may wait. It refuses by raising
+    `Refused(status, body, headers)`, adds to the 101 by `request.response_headers`, chooses the
+    subprotocol by `request.subprotocol`, and leaves what the handler needs in
+    `request.context`."""
+
+    max_head_size: int = 16 * 1024
+    """Largest request head taken, in bytes; a larger one is answered with 431, or 414 if that is
+    its first line."""
+
+    max_headers: int = 100
+    """Most header fields in a request; more are answered with 431."""
+
+    handshake_timeout: float = 10.0
+    """Longest that a request's head may take to arrive, from the connection's start (with TLS and
+    PROXY protocol) or from the request before it; then 408, or nothing if none of it came."""
+
+    max_connections: int | None = None
+    """Most connections at a time; more are answered with 503. None: what the process's limit of
+    open files allows."""
+
+    max_connections_per_address: int | None = None
+    """Most WebSockets of one client address (see `trusted_proxies`); more are answered with 429.
+    None: no limit."""
 
     max_message_size: int = 1 << 20
     """Largest message taken; a longer one ends its connection with 1009. Text counts as UTF-8."""
@@ -30,9 +62,20 @@ class Options:
     max_fragments: int = 1 << 16
     """Most frames that one message may come in; more end the connection with 1008."""
 
-    handshake_timeout: float = 10.0
-    """Longest that a request's head may take to arrive, from the connection's start (or from the
-    request before it); then 408."""
+    message_timeout: float = 60.0
+    """Longest that a message may stand unfinished while less than 64 KiB of it arrive; then
+    1008."""
+
+    read_limit: int = 64 * 1024
+    """Messages received and not taken, in bytes, at which reading pauses, and the peer has to
+    wait. Also the most that one batch is read from."""
+
+    batch_time: float = 0.005
+    """Longest that a connection's handler may go from message to message before others have
+    their turn."""
+
+    max_handlers: int = 1000
+    """Most methods of Endpoints that run at the same time; the other connections wait."""
 
     ping_interval: float | None = 20.0
     """Silence after which the peer is pinged; None: never."""
@@ -41,33 +84,28 @@ class Options:
     """Silence after a ping that ends the connection with 1006."""
 
     close_timeout: float = 10.0
-    """Longest wait for the peer's part of a close; then the connection is cut."""
+    """Longest wait for the peer's part of a close; then the connection is cut (1006)."""
 
     write_limit: int = 256 * 1024
     """Bytes waiting to be sent at which `send` begins to wait for the peer."""
 
     send_timeout: float = 60.0
-    """Longest that waiting bytes may stand still (less than 64 KiB of them taken); then the
-    connection ends with 1006."""
+    """Longest that waiting bytes may stand while the peer takes less than 64 KiB of them; then
+    the connection ends with 1006."""
 
     stop_timeout: float = 10.0
     """Longest that handlers may go on after the server was told to stop; then they are cut."""
 
     def __post_init__(self) -> None:
-        for name in ("max_message_size", "max_fragments", "write_limit"):
+        for name in _COUNTS:
             value = getattr(self, name)
+            if value is None and name in _MAY_BE_NONE:
+                continue
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number from 1 on, not {value!r}")
-        for name in (
-            "handshake_timeout",
-            "ping_interval",
-            "ping_timeout",
-            "close_timeout",
-            "send_timeout",
-            "stop_timeout",
-        ):
+        for name in _TIMES:
             value = getattr(self, name)
-            if name == "ping_interval" and value is None:
+            if value is None and name in _MAY_BE_NONE:
                 continue
             if not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise ValueError(f"{name} must be a number of seconds, not {value!r}")
@@ -76,4 +114,28 @@ class Options:
         if isinstance(self.subprotocols, str):
             raise TypeError("subprotocols is a list of names, not one str")
         if isinstance(self.origins, str) and self.origins != "*":
-            raise TypeError('origins is "*" or a list of origins, not one str')
+            raise TypeError('origins is "*", a list of origins or a function, not one str')
+
+
+_COUNTS: Final = (
+    "max_head_size",
+    "max_headers",
+    "max_connections",
+    "max_connections_per_address",
+    "max_message_size",
+    "max_fragments",
+    "read_limit",
+    "max_handlers",
+    "write_limit",
+)
+_TIMES: Final = (
+    "handshake_timeout",
+    "message_timeout",
+    "batch_time",
+    "ping_interval",
+    "ping_timeout",
+    "close_timeout",
+    "send_timeout",
+    "stop_timeout",
+)
+_MAY_BE_NONE: Final = ("max_connections", "max_connections_per_address", "ping_interval")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import random
+import resource
 import signal
 import socket as stdlib_socket
+import ssl
+import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final, cast
@@ -15,15 +20,20 @@ import gevent
 from gevent import pywsgi
 from gevent.event import Event
 from gevent.pool import Pool
+from gevent.ssl import SSLSocket
 
+from .endpoint import Dispatcher, Endpoint, Runner
 from .frames import CloseCode
-from .handler import WebSocketHandler, logger
+from .handler import WebSocketHandler, address_name, log_end, logger
 from .handshake import Accepted, Refused, Request, accept, printable, upgrade_required
 from .options import Options
 from .websocket import Handler, WebSocket
 
 Application = Callable[..., Iterable[bytes]]
 """A WSGI application (PEP 3333)."""
+
+Routes = Handler | type[Endpoint] | Mapping[str, Handler | type[Endpoint]]
+"""One handler for every path, or handlers by exact path."""
 
 _BACKLOG: Final = 4096  # the kernel lowers it to net.core.somaxconn
 _CLOSE_BATCH: Final = 100  # connections told 1001 in a row
@@ -45,14 +55,17 @@ class Server:
 
     def __init__(
         self,
-        handler: Handler | Mapping[str, Handler],
+        handler: Routes,
         *,
         host: str = "127.0.0.1",
         port: int = 8087,
         app: Application | None = None,
-        ssl_context: Any = None,
+        ssl_context: ssl.SSLContext | None = None,
         **options: Any,
     ) -> None:
+        unknown = set(options) - {field.name for field in dataclasses.fields(Options)}
+        if unknown:
+            raise TypeError(f"unknown option: {', '.join(sorted(unknown))}")
         self.options = Options(**options)
         self.handler = handler
         self.app = app
@@ -62,6 +75,25 @@ class Server:
         self._stopping = Event()
         self.connections: set[WebSocket] = set()
         """The open WebSockets."""
+        self._addresses: Counter[str] = Counter()  # how many each client address has
+
+    # -- what is open ----------------------------------------------------------------------------
+
+    def add(self, websocket: WebSocket) -> None:
+        self.connections.add(websocket)
+        self._addresses[websocket.request.remote_address or ""] += 1
+
+    def remove(self, websocket: WebSocket) -> None:
+        if websocket in self.connections:
+            self.connections.remove(websocket)
+            address = websocket.request.remote_address or ""
+            self._addresses[address] -= 1
+            if not self._addresses[address]:
+                del self._addresses[address]
+
+    def count_of(self, address: str | None) -> int:
+        """How many WebSockets a client address has open; those without one are not counted."""
+        return self._addresses[address] if address else 0
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -69,9 +101,9 @@ class Server:
         """Begin to listen. Raises OSError where the address can't be had."""
         if self._http is not None:
             raise RuntimeError("the server has been started already")
-        tls = {} if self._ssl_context is None else {"ssl_context": self._ssl_context}
-        self._http = _HTTPServer(self, self._listen(), **tls)
+        self._http = _HTTPServer(self, self._listen(), self._ssl_context)
         self._http.start()
+        logger.info("listening on %s:%d", *self.address)
 
     def _listen(self) -> Any:
         family = stdlib_socket.AF_INET6 if ":" in self._host else stdlib_socket.AF_INET
@@ -161,12 +193,12 @@ class Server:
 
 
 def serve(
-    handler: Handler | Mapping[str, Handler],
+    handler: Routes,
     *,
     host: str = "127.0.0.1",
     port: int = 8087,
     app: Application | None = None,
-    ssl_context: Any = None,
+    ssl_context: ssl.SSLContext | None = None,
     **options: Any,
 ) -> None:
     """Serve until SIGINT or SIGTERM comes. The arguments are those of `Server`."""
@@ -175,16 +207,27 @@ def serve(
     ).serve_forever()
 
 
+_FILES_RESERVED: Final = 64  # descriptors for the program's own use
+_SERVICE_UNAVAILABLE: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
+    b"Content-Length: 0\r\n\r\n"
+)
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class _HTTPServer(pywsgi.WSGIServer):
     """Accepts connections and reads their requests."""
 
-    def __init__(self, owner: Server, listener: Any, **tls: Any) -> None:
+    def __init__(self, owner: Server, listener: Any, ssl_context: ssl.SSLContext | None) -> None:
         self.owner = owner
-        self._handlers = Pool()
+        self._ssl_context = ssl_context
+        self.dispatcher = Dispatcher(owner.options.max_handlers)
         self.idle: set[Any] = set()  # the sockets that wait for a request
+        self.kept: set[WebSocket] = set()  # the WebSockets that have no greenlet
+        self._max_connections = owner.options.max_connections or _max_open_files()
+        self._handlers = Pool()
+        self._none_kept = Event()
+        self._none_kept.set()
         super().__init__(
             listener,
             owner.app or _not_found,
@@ -193,8 +236,42 @@ class _HTTPServer(pywsgi.WSGIServer):
             error_log=logger,
             handler_class=_RoutingHandler,
             environ={"SERVER_NAME": listener.getsockname()[0]},  # not by a look-up in the DNS
-            **tls,
+            **cast("Any", {} if ssl_context is None else {"ssl_context": ssl_context}),
         )
+
+    def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> None:
+        """Do the handshake of TLS, in its time, and by gevent's sockets whatever the context."""
+        try:
+            with gevent.Timeout(self.owner.options.handshake_timeout, TimeoutError("too slow")):
+                sock = SSLSocket(sock=client_socket, server_side=True, _context=self._ssl_context)
+        except OSError as error:
+            logger.warning("%s: no TLS: %s", address_name(address), printable(str(error)))
+            client_socket.close()
+            return
+        try:
+            self.handle(sock, address)
+        finally:
+            if sock.timeout != 0.0:  # else a WebSocket has taken it over
+                sock.close()
+
+    def handle(self, sock: Any, address: Any) -> None:
+        if len(self._handlers) + len(self.kept) > self._max_connections:
+            name = address_name(address)
+            logger.warning("%s: 503, there are %d connections", name, self._max_connections)
+            sock.settimeout(1.0)
+            sock.sendall(_SERVICE_UNAVAILABLE)
+            return
+        super().handle(sock, address)
+
+    def keep(self, websocket: WebSocket) -> None:
+        """Count a WebSocket whose greenlet ends before it does."""
+        self.kept.add(websocket)
+        self._none_kept.clear()
+
+    def forget(self, websocket: WebSocket) -> None:
+        self.kept.discard(websocket)
+        if not self.kept:
+            self._none_kept.set()
 
     def close(self) -> None:
         super().close()
@@ -205,10 +282,21 @@ class _HTTPServer(pywsgi.WSGIServer):
     def join(self) -> None:
         """Wait until every connection has ended."""
         self._handlers.join()
+        self._none_kept.wait()
 
     def cut(self) -> None:
         """Kill what is still connected."""
         self._handlers.kill(block=False)
+        self.dispatcher.kill()
+        for websocket in list(self.kept):
+            websocket.abort()
+
+
+def _max_open_files() -> int:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(1, limit - _FILES_RESERVED)
 
 
 class _RoutingHandler(WebSocketHandler):
@@ -230,9 +318,11 @@ class _RoutingHandler(WebSocketHandler):
     def run_application(self) -> None:
         owner = self.server.owner
         request = Request.from_environ(self.environ)
-        path = self.environ["PATH_INFO"].encode("latin-1").decode(errors="replace")
-        handler = owner.handler.get(path) if isinstance(owner.handler, Mapping) else owner.handler
+        routes = owner.handler
+        handler = routes.get(request.path) if isinstance(routes, Mapping) else routes
         try:
+            if request.wants_websocket:
+                self._check_address(request)
             if handler is not None and request.wants_websocket:
                 self._serve_websocket(handler, request)
             elif owner.app is not None:
@@ -244,21 +334,43 @@ class _RoutingHandler(WebSocketHandler):
             else:
                 super().run_application()
         except Refused as refused:
-            self.refuse(refused)
+            self.refuse(request, refused)
         if self.server.closed:
             self.close_connection = True
 
-    def _serve_websocket(self, handler: Handler, request: Request) -> None:
+    def _check_address(self, request: Request) -> None:
+        limit = self.options.max_connections_per_address
+        address = request.remote_address
+        if limit is not None and self.server.owner.count_of(address) >= limit:
+            raise Refused(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"There are {limit} connections of your address already.",
+            )
+
+    def _serve_websocket(self, handler: Handler | type[Endpoint], request: Request) -> None:
         accepted = accept(request, self.options)
-        websocket = WebSocket(
-            self.options, request, environ=self.environ, subprotocol=accepted.subprotocol
-        )
+        websocket = WebSocket(self.options, request)
+        if not (isinstance(handler, type) and issubclass(handler, Endpoint)):
+            self.open_websocket(websocket, accepted)
+            self.run_handler(websocket, handler)
+            return
+        endpoint = handler()
+        endpoint.ws = websocket
+        self.server.keep(websocket)
+        client_name = self.client_name
+
+        def on_end(websocket: WebSocket) -> None:
+            server.forget(websocket)
+            server.owner.remove(websocket)
+            log_end(websocket, client_name)
+
+        server = self.server
         self.open_websocket(websocket, accepted)
-        self.run_handler(websocket, handler)
+        websocket.start_endpoint(Runner(endpoint, server.dispatcher, on_end))
 
     def open_websocket(self, websocket: WebSocket, accepted: Accepted) -> None:
         super().open_websocket(websocket, accepted)
-        self.server.owner.connections.add(websocket)
+        self.server.owner.add(websocket)
         if self.server.closed:
             websocket.close(CloseCode.GOING_AWAY, "server is stopping")
 
@@ -266,7 +378,7 @@ class _RoutingHandler(WebSocketHandler):
         try:
             super().end_websocket(websocket, code, reason)
         finally:
-            self.server.owner.connections.discard(websocket)
+            self.server.owner.remove(websocket)
 
     def log_error(self, msg: str, *args: Any) -> None:
         """What pywsgi has to say of a request that is not HTTP."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,14 +20,13 @@ from .protocol import MAX_PINGS, Message, Protocol, Role, State
 from .timers import SLOT, TimerWheel
 
 if TYPE_CHECKING:
+    from .endpoint import Runner
     from .handshake import Request
 
-_READ_LIMIT: Final = 64 * 1024  # bytes of messages not taken yet, at which reading pauses
 _MESSAGE_COST: Final = 64  # counted for each besides its size, so that empty ones count too
-_BATCH_TIME: Final = 0.005  # seconds that a receiver may go on without the loop having a turn
 _CORK_TIME: Final = 0.001  # seconds that an accepted message may wait for company
 _CORK_SIZE: Final = 64 * 1024  # bytes
-_STALL_SIZE: Final = 64 * 1024  # bytes that the peer must take within send_timeout
+_STALL_SIZE: Final = 64 * 1024  # bytes: the least that counts within a timeout as going on
 
 
 class WebSocket:
@@ -49,10 +49,11 @@ class WebSocket:
         "_delivering",
         "_deliver_scheduled",
         "_discarding",
-        "_environ",
+        "_endpoint",
         "_gone",
         "_hub",
         "_looked_at",
+        "_message_mark",
         "_messages",
         "_messages_size",
         "_options",
@@ -69,10 +70,11 @@ class WebSocket:
         "_sign_of_life",
         "_stall",
         "_timers",
+        "bytes_received",
         "latency",
         "messages_received",
         "messages_sent",
-        "subprotocol",
+        "opened_at",
         "timer_slot",
     )
 
@@ -81,16 +83,11 @@ class WebSocket:
         options: Options,
         request: Request,
         *,
-        environ: dict[str, Any],
-        subprotocol: str | None = None,
         role: Role = "server",
     ) -> None:
         """Made by servers and clients, not by applications."""
         self._options = options
         self._request = request
-        self._environ = environ
-        self.subprotocol = subprotocol
-        """The subprotocol agreed on, or None."""
         self._hub = get_hub()
         self._protocol = Protocol(
             role,
@@ -99,6 +96,7 @@ class WebSocket:
         )
         self._carrier = TcpCarrier(self)
         self._gone: Event | None = None
+        self._endpoint: Runner | None = None  # what takes the messages, if not receive()
 
         self._messages: deque[Message] = deque()
         self._messages_size = 0
@@ -124,29 +122,44 @@ class WebSocket:
         self._looked_at = now
         self._stall: tuple[float, int] | None = None  # since when, and how many bytes then
         self._close_deadline: float | None = None
+        # Of a message not complete: since when, how many messages and bytes had come by then.
+        self._message_mark: tuple[float, int, int] | None = None
 
         self.latency: float | None = None
         """Round trip of the last answered ping in seconds, keepalive's included; None before."""
         self.messages_received = 0
         self.messages_sent = 0
+        self.bytes_received = 0
+        """Of frames, the handshake not counted."""
+        self.opened_at = now
+        """When the connection opened, by `time.monotonic()`."""
 
     # -- what it is ------------------------------------------------------------------------------
 
     @property
+    def request(self) -> Request:
+        """The opening request, with what `process_request` has left in its `context`."""
+        return self._request
+
+    @property
     def environ(self) -> dict[str, Any]:
         """The WSGI environ of the opening request."""
-        return self._environ
+        return self._request.environ
 
     @property
     def path(self) -> str:
         """The path of the request, percent-decoded (WSGI's SCRIPT_NAME + PATH_INFO)."""
-        path = f"{self._environ.get('SCRIPT_NAME', '')}{self._environ.get('PATH_INFO', '')}"
-        return path.encode("latin-1").decode(errors="replace")  # WSGI's strings are bytes
+        return self._request.path
 
     @property
     def origin(self) -> str | None:
         """The Origin of the page, or None."""
         return self._request.headers.get("origin")
+
+    @property
+    def subprotocol(self) -> str | None:
+        """The subprotocol agreed on, or None."""
+        return self._request.subprotocol
 
     @property
     def extensions(self) -> tuple[str, ...]:
@@ -157,6 +170,11 @@ class WebSocket:
     def carrier(self) -> str:
         """What moves the bytes: "tcp"."""
         return self._carrier.name
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of frames accepted for sending, and of the handshake's answer."""
+        return self._carrier.bytes_accepted
 
     @property
     def buffered_amount(self) -> int:
@@ -195,9 +213,12 @@ class WebSocket:
         self._check_thread()
         if not self._messages or time.monotonic() > self._batch_end:
             self._wait_for_message(timeout)
+        return self._take()
+
+    def _take(self) -> Message:
         message = self._messages.popleft()
         self._messages_size -= len(message) + _MESSAGE_COST
-        if self._paused and self._messages_size <= _READ_LIMIT // 2:
+        if self._paused and self._messages_size <= self._options.read_limit // 2:
             self._resume_reading()
         return message
 
@@ -222,6 +243,8 @@ class WebSocket:
         self._check_not_in_hub()
         if self._receiver is not None:
             raise RuntimeError("another greenlet is receiving from this WebSocket")
+        if self._endpoint is not None:
+            raise RuntimeError("an Endpoint's messages come by on_message")
         if self._messages:
             # Others' turn. The loop comes back by _deliver, with a new batch's time.
             self._schedule_deliver()
@@ -257,11 +280,16 @@ class WebSocket:
 
     def _deliver(self) -> None:
         """In the hub: let the receiver work through what is there; its sends leave together."""
+        if not self._messages and self._protocol.state is not State.CLOSED:
+            return
+        if self._endpoint is not None:
+            self._endpoint.wake()
+            return
         receiver = self._receiver
-        if receiver is None or not (self._messages or self._protocol.state is State.CLOSED):
+        if receiver is None:
             return
         now = time.monotonic()
-        self._batch_end = now + _BATCH_TIME
+        self._batch_end = now + self._options.batch_time
         self._cork_end = now + _CORK_TIME
         self._receiver = None
         self._carrier.cork()
@@ -273,6 +301,45 @@ class WebSocket:
             self._carrier.uncork()
         if self._carrier.buffered:
             self._watch_for_stall()
+
+    # -- for Endpoint ----------------------------------------------------------------------------
+
+    def start_endpoint(self, runner: Runner) -> None:
+        """Let `runner` take the messages from now on."""
+        self._endpoint = runner
+        runner.wake()
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """Let what is sent in the block leave together, at the latest when the block waits."""
+        now = time.monotonic()
+        self._batch_end = now + self._options.batch_time
+        self._cork_end = now + _CORK_TIME
+        self._delivering = True
+        self._carrier.cork()
+        self._hub.loop.run_callback(self._end_batch)  # as soon as this greenlet waits or ends
+        yield
+
+    def _end_batch(self) -> None:
+        self._delivering = False
+        self._carrier.uncork()
+        if self._carrier.buffered:
+            self._watch_for_stall()
+
+    def take_message(self) -> Message | None:
+        """The next message, or None if there is none or the batch has taken long enough."""
+        if not self._messages or time.monotonic() > self._batch_end:
+            return None
+        return self._take()
+
+    @property
+    def has_messages(self) -> bool:
+        return bool(self._messages)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the socket is closed."""
+        return self._carrier.closed
 
     def _resume_reading(self) -> None:
         self._paused = False
@@ -440,13 +507,14 @@ class WebSocket:
     def start(self, sock: Any, early: bytes = b"", *, head: bytes = b"") -> None:
         """Begin on `sock`; `early` has been read already, `head` goes out first."""
         now = time.monotonic()
-        self._sign_of_life = now
+        self._sign_of_life = self.opened_at = now
         if self._options.ping_interval is not None:
             self._set_timer(now + self._options.ping_interval)
         self._carrier.start(sock, early, head=head)
 
-    def bytes_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         self._sign_of_life = time.monotonic()
+        self.bytes_received += len(data)
         protocol = self._protocol
         messages = protocol.receive(data)
         for pong in protocol.take_pongs():
@@ -464,7 +532,10 @@ class WebSocket:
         if protocol.state is State.CLOSED:
             self._after_end()
             self._deliver()
-        if self._messages_size > _READ_LIMIT and protocol.state is not State.CLOSED:
+        if protocol.message_begun and self._message_mark is None:
+            self._mark_message(self._sign_of_life)
+            self._set_timer(self._sign_of_life + self._options.message_timeout)
+        if self._messages_size > self._options.read_limit and protocol.state is not State.CLOSED:
             self._paused = True
             self._carrier.pause_reading()
 
@@ -516,7 +587,9 @@ class WebSocket:
     # -- deadlines, in the hub -------------------------------------------------------------------
 
     def _set_timer(self, when: float) -> None:
-        if not self._carrier.closed:
+        """Look at the deadlines at `when`, if not before."""
+        is_set = self.timer_slot is not None and self.timer_slot * SLOT <= when
+        if not is_set and not self._carrier.closed:
             self._timers.set(self, when)
 
     def _begin_close_deadline(self) -> None:
@@ -547,6 +620,11 @@ class WebSocket:
         if self._stall is not None and not self._look_at_stall(now, self._stall):
             self._lose(f"peer took too little for {self._options.send_timeout} s")
             return None
+        if self._message_mark is not None and not self._look_at_message(now, looks):
+            self._fail(
+                CloseCode.POLICY_VIOLATION,
+                f"message unfinished after {self._options.message_timeout} s",
+            )
         if self._close_deadline is not None:
             if progressed:
                 self._close_deadline = now + self._options.close_timeout
@@ -587,6 +665,23 @@ class WebSocket:
             return False
         return True
 
+    def _mark_message(self, now: float) -> None:
+        self._message_mark = (now, self.messages_received, self.bytes_received)
+
+    def _look_at_message(self, now: float, looks: list[float]) -> bool:
+        """False if a message stays unfinished for too long."""
+        assert self._message_mark is not None
+        since, messages, received = self._message_mark
+        if not self._protocol.message_begun:
+            self._message_mark = None
+            return True
+        has_grown = self.bytes_received - received >= _STALL_SIZE
+        if has_grown or self.messages_received > messages or self._paused:
+            self._mark_message(now)
+            since = now
+        looks.append(since + self._options.message_timeout)
+        return now < looks[-1]
+
     def _look_at_keepalive(self, now: float, interval: float) -> float:
         """Ping a silent peer; return when to look again: for a dead one not after `now`."""
         if self._ping_sent is not None:
@@ -601,6 +696,11 @@ class WebSocket:
             self._ping_sent = now
             self._write_ping()
         return self._ping_sent + self._options.ping_timeout
+
+    def _fail(self, code: int, reason: str) -> None:
+        self._protocol.fail(code, reason)
+        self._after_end()
+        self._deliver()
 
     def _lose(self, reason: str) -> None:
         self._protocol.fail(CloseCode.ABNORMAL_CLOSURE, reason)

@@ -6,9 +6,9 @@ leave at once, or queue until the socket takes them. Nothing here blocks or swit
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import fcntl
-import socket
 import ssl
 import struct
 import termios
@@ -38,7 +38,7 @@ _read_view = memoryview(_read_buffer)
 class Receiver(Protocol):
     """What a carrier reports to, always from the hub."""
 
-    def bytes_received(self, data: bytes) -> None: ...
+    def data_received(self, data: bytes) -> None: ...
 
     def eof_received(self) -> None:
         """The peer will send nothing more, or the connection is broken."""
@@ -131,7 +131,7 @@ class TcpCarrier:
             return
         self._reading = True
         if early:
-            self._receiver.bytes_received(early)
+            self._receiver.data_received(early)
         if self._can_read and self._read_watcher is None:
             self._read_watcher = self._hub.loop.io(self._socket.fileno(), _READ)
             self._read_watcher.start(self._on_readable)
@@ -202,7 +202,7 @@ class TcpCarrier:
             if receiver is None:
                 return
             if size:
-                receiver.bytes_received(bytes(_read_view[:size]))
+                receiver.data_received(bytes(_read_view[:size]))
             else:
                 self._eof = True
                 self.pause_reading()
@@ -343,10 +343,9 @@ class TcpCarrier:
         if self._half_closed:
             return
         self._half_closed = True
-        plain = self._socket
         if self._tls:
-            plain = self._socket._sock
             with contextlib.suppress(*_WOULD_BLOCK, OSError):
                 self._socket._sslobj.shutdown()  # writes close_notify; the peer's comes as EOF
         with contextlib.suppress(OSError):
-            plain.shutdown(socket.SHUT_WR)
+            # Of the TCP connection: an SSLSocket's own method would drop the TLS state.
+            _socket.socket.shutdown(getattr(self._socket, "_sock", self._socket), _socket.SHUT_WR)

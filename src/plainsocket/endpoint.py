@@ -1,0 +1,159 @@
+"""Endpoint: a connection handled without a greenlet of its own between messages."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import gevent
+
+from .errors import ConnectionClosed
+from .frames import CloseCode
+from .protocol import Message
+
+if TYPE_CHECKING:
+    from .websocket import WebSocket
+
+logger: Final = logging.getLogger("plainsocket")
+
+
+class Endpoint:
+    """Handles one connection by methods; one instance each.
+
+    A route names the class::
+
+        class Echo(plainsocket.Endpoint):
+            def on_message(self, message):
+                self.ws.send(message)
+
+        plainsocket.serve({"/echo": Echo})
+
+    The methods of one connection never run at the same time, and they may wait for whatever they
+    like; but no greenlet is kept for a connection at which nothing happens, so that a hundred
+    thousand silent ones cost little. Each run of methods has fresh context variables and greenlet
+    locals. An exception closes the connection with 1011 and is logged once.
+    """
+
+    ws: WebSocket
+    """The connection; its messages come by `on_message`, not by `receive`."""
+
+    def on_open(self) -> None:
+        """The connection is open. Called first."""
+
+    def on_message(self, message: Message) -> None:
+        """A message has come. Called for each in order."""
+
+    def on_close(self, code: int, reason: str) -> None:
+        """The connection is over. Called exactly once, after the last message."""
+
+
+class Dispatcher:
+    """Runs connections that have something to do, at most `limit` at the same time.
+
+    The others wait in order; what they do not take is not read, which makes their peers wait too.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._running: set[gevent.Greenlet[..., Any]] = set()
+        self._waiting: deque[Runner] = deque()
+
+    def submit(self, runner: Runner) -> None:
+        if len(self._running) < self._limit:
+            self._spawn(runner)
+        else:
+            self._waiting.append(runner)
+
+    def _spawn(self, runner: Runner) -> None:
+        greenlet = gevent.Greenlet(self._run, runner)
+        self._running.add(greenlet)
+        greenlet.start()
+
+    def _run(self, runner: Runner) -> None:
+        try:
+            runner.run()
+        finally:
+            self._running.discard(gevent.getcurrent())
+            if self._waiting:
+                self._spawn(self._waiting.popleft())
+
+    def kill(self) -> None:
+        """Kill what is running."""
+        for greenlet in list(self._running):
+            greenlet.kill(block=False)
+
+
+class Runner:
+    """What drives one Endpoint."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        dispatcher: Dispatcher,
+        on_end: Callable[[WebSocket], None],
+    ) -> None:
+        """`on_end` is called once, when the socket is closed and `on_close` has returned."""
+        self._endpoint = endpoint
+        self._dispatcher = dispatcher
+        self._on_end = on_end
+        self._is_busy = False
+        self._wake_again = False
+        self._is_open = False
+        self._is_closed = False
+        self._has_failed = False
+        self._has_ended = False
+
+    def wake(self) -> None:
+        """There is something to do; may be called in the hub, and too often."""
+        if self._is_busy:
+            self._wake_again = True
+        elif not self._has_ended:
+            self._is_busy = True
+            self._dispatcher.submit(self)
+
+    def run(self) -> None:
+        """Do what there is to do. In a greenlet of its own."""
+        websocket = self._endpoint.ws
+        self._wake_again = False
+        try:
+            with websocket.batch():
+                self._run(websocket)
+        except BaseException:
+            websocket.abort()  # killed
+            self._has_failed = True
+            raise
+        finally:
+            self._is_busy = False
+            if websocket.is_gone and self._is_closed:
+                self._end(websocket)
+            elif self._wake_again or websocket.has_messages:
+                self.wake()
+
+    def _run(self, websocket: WebSocket) -> None:
+        if not self._is_open:
+            self._is_open = True
+            self._call(websocket, self._endpoint.on_open)
+        while (message := websocket.take_message()) is not None:
+            if not self._has_failed:
+                self._call(websocket, self._endpoint.on_message, message)
+        if websocket.closed and not self._is_closed:
+            self._is_closed = True
+            code = websocket.close_code or CloseCode.ABNORMAL_CLOSURE
+            self._call(websocket, self._endpoint.on_close, code, websocket.close_reason)
+
+    def _call(self, websocket: WebSocket, method: Callable[..., object], *arguments: Any) -> None:
+        try:
+            method(*arguments)
+        except ConnectionClosed:
+            pass  # the connection ended under the method's hands; on_close tells
+        except (Exception, gevent.Timeout):
+            self._has_failed = True
+            logger.exception("error in %s", type(self._endpoint).__name__)
+            websocket.close(CloseCode.INTERNAL_ERROR, "internal error")
+
+    def _end(self, websocket: WebSocket) -> None:
+        if not self._has_ended:
+            self._has_ended = True
+            self._on_end(websocket)

@@ -1,0 +1,537 @@
+"""Every code block of the documents, run as a reader runs it.
+
+A block is named by its `title="…"`; what no test asks for by its name fails
+`test_every_block_is_run`. A reader's folder is made of the blocks thus:
+
+- `server.py`, `index.html`: a file of that name;
+- `server.py: …`: replaces the call of `plainsocket.serve`, which ends that file;
+- `index.html: …`: replaces the functions of the same names in that file;
+- any other name: no file; the test sees to it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from selenium.common.exceptions import TimeoutException
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.wait import WebDriverWait
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
+
+from browsers import Browser
+from plainsocket import Options
+from processes import ROOT, START, Program, running
+
+PATIENCE = 20.0  # seconds that anything may take
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/tutorial.md")
+PYTEST = ".venv/bin/pytest"
+HTTP_SERVER = "python -m http.server 8000 --bind 127.0.0.1"
+
+# -- the blocks ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced code block."""
+
+    language: str
+    name: str  # empty where it has no title
+    text: str
+
+
+def blocks_of(document: str) -> list[Block]:
+    text = (ROOT / document).read_text()
+    blocks = []
+    fence = re.compile(
+        r'^(?P<indent> *)```(?P<language>\w+)(?: title="(?P<name>[^"]+)")?\n(?P<text>.*?)^ *```$',
+        re.MULTILINE | re.DOTALL,
+    )
+    for match in fence.finditer(text):
+        content = re.sub(rf"^{match['indent']}", "", match["text"], flags=re.MULTILINE)
+        blocks.append(Block(match["language"], match["name"] or "", content))
+    # A block that the pattern does not see must not go unnoticed.
+    assert len(re.findall(r"^ *(?:```|~~~)", text, re.MULTILINE)) == 2 * len(blocks), document
+    return blocks
+
+
+BLOCKS = {document: blocks_of(document) for document in DOCUMENTS}
+
+asked_for: set[tuple[str, str]] = set()
+
+
+def uses(document: str, *names: str) -> pytest.MarkDecorator:
+    """Gives a test the fixture `folder`, made of these blocks in this order."""
+    asked_for.update((document, name) for name in names)
+    return pytest.mark.parametrize(
+        "folder", [(document, names)], indirect=True, ids=["+".join(names)]
+    )
+
+
+@dataclass
+class Folder:
+    """A reader's folder; the ports that the text names are replaced by free ones."""
+
+    path: Path
+    port: int  # the text's 8087
+    other_port: int  # the text's 8000
+    texts: dict[str, str] = field(default_factory=dict)  # the blocks that are no files
+
+    def add(self, block: Block) -> None:
+        name, _, variant = block.name.partition(": ")
+        path = self.path / name
+        text = self.with_ports(block.text)
+        if variant and path.suffix == ".py":
+            text = replace_serve(path.read_text(), text)
+        elif variant:
+            text = replace_functions(path.read_text(), text)
+        elif path.suffix not in (".py", ".html"):
+            self.texts[block.name] = text
+            return
+        path.write_text(text)
+
+    def with_ports(self, text: str) -> str:
+        return text.replace("8087", str(self.port)).replace("8000", str(self.other_port))
+
+
+def replace_serve(program: str, call: str) -> str:
+    replaced, count = re.subn(
+        r"^plainsocket\.serve\(.*\Z", lambda _: call, program, flags=re.MULTILINE | re.DOTALL
+    )
+    assert count == 1
+    return replaced
+
+
+def replace_functions(page: str, script: str) -> str:
+    names = re.findall(r"^function (\w+)", script, re.MULTILINE)
+    position = -1
+    for name in reversed(names):
+        (old,) = re.finditer(rf"^function {name}\(.*?^}}\n", page, re.MULTILINE | re.DOTALL)
+        position = old.start()
+        page = page[:position] + page[old.end() :]
+    assert position >= 0, "it defines no function"
+    return page[:position] + script + page[position:]
+
+
+@pytest.fixture
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+    document, names = request.param
+    folder = Folder(tmp_path, free_port(), free_port())
+    blocks = {block.name: block for block in BLOCKS[document]}
+    for name in names:
+        folder.add(blocks[name])
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# -- what runs them ------------------------------------------------------------------------------
+
+
+@contextmanager
+def serving(folder: Folder, name: str) -> Iterator[Program]:
+    """Run a program of the folder; it must end well on Ctrl-C, and without a traceback."""
+    with running(sys.executable, "-u", name, cwd=folder.path) as program:
+        wait_for_port(program, folder.port)
+        yield program
+        assert program.interrupt() == 0, program.output
+        assert "Traceback" not in program.output, program.output
+
+
+def wait_for_port(program: Program, port: int) -> None:
+    deadline = time.monotonic() + START
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=PATIENCE).close()
+        except OSError:
+            if time.monotonic() > deadline or "Error" in program.output:
+                pytest.fail(f"{program.arguments} does not listen:\n{program.output}")
+            time.sleep(0.02)
+        else:
+            return
+
+
+@contextmanager
+def http_server(folder: Folder) -> Iterator[None]:
+    """Run the text's other web server in the folder."""
+    _python, *arguments = shlex.split(folder.with_ports(HTTP_SERVER))
+    with running(sys.executable, "-u", *arguments, cwd=folder.path) as program:
+        wait_for_port(program, folder.other_port)
+        yield
+
+
+def client(folder: Folder, path: str = "/ws", origin: str | None = None) -> ClientConnection:
+    return connect(
+        f"ws://127.0.0.1:{folder.port}{path}",
+        origin=None if origin is None else Origin(origin),
+        open_timeout=PATIENCE,
+        close_timeout=PATIENCE,
+        proxy=None,
+    )
+
+
+def close_of(peer: ClientConnection) -> tuple[int, str]:
+    """Close code and reason, once the server has closed."""
+    with pytest.raises(ConnectionClosed) as closed:
+        peer.recv(timeout=PATIENCE)
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code, closed.value.rcvd.reason
+
+
+@dataclass
+class Page:
+    """The tutorial's page in a browser."""
+
+    browser: Browser
+    folder: Folder
+
+    def open(self, url: str = "") -> None:
+        self.browser.driver.get(url or f"http://127.0.0.1:{self.folder.port}/")
+
+    def text(self, selector: str) -> str:
+        return self.browser.driver.find_element(By.CSS_SELECTOR, selector).text
+
+    @property
+    def messages(self) -> list[str]:
+        return [line.text for line in self.browser.driver.find_elements(By.CSS_SELECTOR, "li")]
+
+    def send(self, text: str) -> None:
+        self.browser.driver.find_element(By.ID, "input").send_keys(text, Keys.ENTER)
+
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        try:
+            WebDriverWait(self.browser.driver, PATIENCE, poll_frequency=0.05).until(
+                lambda _: condition()
+            )
+        except TimeoutException:
+            pytest.fail(f"not in {PATIENCE:g} s; the page shows:\n{self.text('body')}")
+
+    def wait_for_state(self, state: str) -> None:
+        self.wait_until(lambda: self.text("#state") == state)
+
+    def wait_for_messages(self, *messages: str) -> None:
+        self.wait_until(lambda: self.messages == list(messages))
+
+
+@pytest.fixture
+def page(browser: Browser, folder: Folder) -> Page:
+    return Page(browser, folder)
+
+
+# -- the documents as such -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_block_is_run(document: str) -> None:
+    names = [block.name for block in BLOCKS[document] if block.language != "sh"]
+    assert sorted(names) == sorted(set(names)), "each block has a title of its own"
+    assert set(names) == {name for where, name in asked_for if where == document}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_command_can_be_given(document: str) -> None:
+    files = {block.name for block in BLOCKS[document]}
+    makefile = (ROOT / "Makefile").read_text()
+    blocks = [block.text for block in BLOCKS[document] if block.language == "sh"]
+    assert blocks
+    for line in "".join(blocks).splitlines():
+        words = shlex.split(line, comments=True)
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), line
+        elif words[0] == "python" and line != HTTP_SERVER:
+            assert len(words) == 2, line
+            assert words[1] in files, line
+        elif words[0] != PYTEST:
+            known = (
+                HTTP_SERVER,
+                "mkdir first",
+                "cd first",
+                "python3 -m venv venv",
+                ". venv/bin/activate",
+                "pip install .",
+                "pip install ../plainsocket",
+            )
+            assert line in known, line
+
+
+@pytest.mark.slow
+def test_the_ways_to_run_a_single_test_find_one() -> None:
+    blocks = [block.text for block in BLOCKS["CONTRIBUTING.md"] if block.language == "sh"]
+    commands = [words for line in "".join(blocks).splitlines() if (words := shlex.split(line))]
+    commands = [words for words in commands if words[0] == PYTEST]
+    assert commands
+    for _pytest, *arguments in commands:
+        collect = [sys.executable, "-m", "pytest", "--collect-only", "--quiet", *arguments]
+        subprocess.run(collect, cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_within_the_project_leads_somewhere(document: str) -> None:
+    text = re.sub(r"^ *```.*?^ *```$", "", (ROOT / document).read_text(), flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / document).parent.joinpath(target).exists(), target
+
+
+def test_the_table_has_every_option_with_its_default() -> None:
+    text = (ROOT / "docs/deploy.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `([^`]+)`", text, re.MULTILINE)
+    defaults = Options()
+    assert rows == [
+        (option.name, repr(getattr(defaults, option.name)))
+        for option in dataclasses.fields(defaults)
+    ]
+
+
+# -- README --------------------------------------------------------------------------------------
+
+
+@uses("README.md", "server.py")
+def test_the_readmes_server(folder: Folder) -> None:
+    with serving(folder, "server.py"), client(folder, "/echo") as peer:
+        peer.send("Hello")
+        assert peer.recv(timeout=PATIENCE) == "Hello"
+
+
+@pytest.mark.browser
+@uses("README.md", "server.py", "index.html")
+def test_the_readmes_page(folder: Folder, page: Page) -> None:
+    with serving(folder, "server.py"), http_server(folder):
+        page.open(f"http://127.0.0.1:{folder.other_port}/")
+        page.wait_until(lambda: page.text("#log") == "Hello")
+
+
+@uses("README.md", "wsgi.py")
+def test_the_readmes_program_of_2011(folder: Folder) -> None:
+    with running(sys.executable, "-u", "wsgi.py", cwd=folder.path) as program:
+        wait_for_port(program, folder.port)
+        with client(folder) as peer:
+            peer.send("Hello")
+            assert peer.recv(timeout=PATIENCE) == "Hello"
+        assert "Traceback" not in program.output
+
+
+# -- the tutorial --------------------------------------------------------------------------------
+
+TUTORIAL = "docs/tutorial.md"
+
+
+@uses(TUTORIAL, "server.py", "index.html")
+def test_the_first_server(folder: Folder) -> None:
+    with serving(folder, "server.py"):
+        with client(folder) as peer:
+            for message in ("Hello", "Grüße", b"\x00\xff"):
+                peer.send(message)
+                assert peer.recv(timeout=PATIENCE) == message
+        address = f"http://127.0.0.1:{folder.port}/any"
+        with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
+            assert answer.read() == folder.path.joinpath("index.html").read_bytes()
+
+
+@pytest.mark.browser
+@uses(TUTORIAL, "server.py", "index.html", "stopped")
+def test_the_first_page(folder: Folder, page: Page) -> None:
+    with serving(folder, "server.py"):
+        page.open()
+        page.wait_for_state("open")
+        page.send("Hello")
+        page.send("<i>Grüße</i>")
+        page.wait_for_messages("Hello", "<i>Grüße</i>")
+        assert page.browser.console_errors() == []
+    page.wait_until(lambda: page.text("p") == folder.texts["stopped"].strip())
+
+
+@pytest.mark.browser
+@uses(TUTORIAL, "server.py", "index.html", "index.html: connect again")
+def test_connecting_again(folder: Folder, page: Page) -> None:
+    with serving(folder, "server.py"):
+        page.open()
+        page.wait_for_state("open")
+    page.wait_until(lambda: page.text("#state").startswith("closed, 1006"))
+    with serving(folder, "server.py"):
+        page.wait_for_state("open")
+        page.send("Hello again")
+        page.wait_for_messages("Hello again")
+
+
+@uses(TUTORIAL, "shout.py")
+def test_json(folder: Folder) -> None:
+    with serving(folder, "shout.py"):
+        with client(folder) as peer:
+            peer.send('{"text": "Hello"}')
+            assert peer.recv(timeout=PATIENCE) == '{"from": "server", "text": "HELLO"}'
+        for bad in ("Hello", "[]", "{}", b"\xff"):
+            with client(folder) as peer:
+                peer.send(bad)
+                assert close_of(peer) == (4000, 'send {"text": "..."}')
+
+
+PAGE = ("index.html", "index.html: connect again", "index.html: JSON")
+
+
+@pytest.mark.browser
+@uses(TUTORIAL, *PAGE, "shout.py")
+def test_json_in_the_page(folder: Folder, page: Page) -> None:
+    with serving(folder, "shout.py"):
+        page.open()
+        page.wait_for_state("open")
+        page.send("Hello")
+        page.wait_for_messages("server: HELLO")
+        assert page.browser.console_errors() == []
+
+
+def ticks_and_answers(folder: Folder) -> None:
+    arrivals: list[float] = []
+    with client(folder) as peer:
+        peer.send("any")
+        answers = 0
+        while len(arrivals) < 3:
+            message = str(peer.recv(timeout=PATIENCE))
+            if re.search(r'"text": "\d\d:\d\d:\d\d"', message):
+                arrivals.append(time.monotonic())
+            else:
+                assert "I only tell the time." in message
+                answers += 1
+    assert answers == 1
+    assert arrivals[2] - arrivals[0] > 1.8
+
+
+@uses(TUTORIAL, "clock.py")
+def test_sending_without_being_asked(folder: Folder) -> None:
+    with serving(folder, "clock.py"):
+        ticks_and_answers(folder)
+        time.sleep(1.2)  # so that the clock's greenlet meets the end of its connection
+
+
+@uses(TUTORIAL, "clock.py", "patched")
+def test_what_waits_by_pythons_own_means(folder: Folder) -> None:
+    program = folder.path / "clock.py"
+    text = program.read_text().replace("gevent.sleep(1)", "time.sleep(1)")
+    program.write_text(folder.texts["patched"] + text)
+    with serving(folder, "clock.py"):
+        ticks_and_answers(folder)
+
+
+@pytest.mark.browser
+@uses(TUTORIAL, *PAGE, "clock.py")
+def test_the_clock_in_the_page(folder: Folder, page: Page) -> None:
+    with serving(folder, "clock.py"):
+        page.open()
+        page.wait_until(lambda: len(page.messages) >= 2)
+        page.send("any")
+        page.wait_until(lambda: "clock: I only tell the time." in page.messages)
+
+
+@uses(TUTORIAL, "chat.py")
+def test_sending_to_everybody(folder: Folder) -> None:
+    def said(name: str, text: str) -> str:
+        return f'{{"from": "{name}", "text": "{text}"}}'
+
+    with serving(folder, "chat.py"), client(folder) as first:
+        assert first.recv(timeout=PATIENCE) == said("guest 1", "has come in")
+        with client(folder) as second:
+            for peer in (first, second):
+                assert peer.recv(timeout=PATIENCE) == said("guest 2", "has come in")
+            second.send('{"text": "Hello"}')
+            for peer in (first, second):
+                assert peer.recv(timeout=PATIENCE) == said("guest 2", "Hello")
+        assert first.recv(timeout=PATIENCE) == said("guest 2", "has left")
+        first.send('{"text": "alone"}')
+        assert first.recv(timeout=PATIENCE) == said("guest 1", "alone")
+
+
+@pytest.mark.browser
+@uses(TUTORIAL, *PAGE, "chat.py")
+def test_the_chat_in_two_windows(folder: Folder, page: Page) -> None:
+    driver = page.browser.driver
+    with serving(folder, "chat.py"):
+        page.open()
+        page.wait_for_messages("guest 1: has come in")
+        first = driver.current_window_handle
+        driver.switch_to.new_window("window")
+        try:
+            page.open()
+            page.wait_for_messages("guest 2: has come in")
+            page.send("Hello")
+            page.wait_for_messages("guest 2: has come in", "guest 2: Hello")
+        finally:
+            driver.close()
+            driver.switch_to.window(first)
+        page.wait_for_messages(
+            "guest 1: has come in",
+            "guest 2: has come in",
+            "guest 2: Hello",
+            "guest 2: has left",
+        )
+
+
+@uses(TUTORIAL, "quiz.py")
+def test_an_answer_in_time(folder: Folder) -> None:
+    with serving(folder, "quiz.py"):
+        for answer, verdict in (("56", "Right."), ("54", "Wrong.")):
+            with client(folder) as peer:
+                assert "7 * 8" in str(peer.recv(timeout=PATIENCE))
+                peer.send(f'{{"text": "{answer}"}}')
+                assert verdict in str(peer.recv(timeout=PATIENCE))
+                assert close_of(peer) == (1000, "")
+        with client(folder) as peer:
+            peer.recv(timeout=PATIENCE)  # and leave without an answer
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@uses(TUTORIAL, *PAGE, "quiz.py")
+def test_an_answer_too_late(folder: Folder, page: Page) -> None:
+    with serving(folder, "quiz.py"):
+        page.open()
+        page.wait_for_state("closed, 1000")
+        expected = ["quiz: What is 7 * 8? You have five seconds.", "quiz: Too late."]
+        assert page.messages == expected
+        time.sleep(1)  # longer than the page waits before it connects again
+        assert page.messages == expected
+
+
+@pytest.mark.browser
+@uses(TUTORIAL, "server.py", "elsewhere.html", "refused")
+def test_a_page_from_elsewhere(folder: Folder, page: Page) -> None:
+    with serving(folder, "server.py") as program, http_server(folder):
+        page.open(f"http://127.0.0.1:{folder.other_port}/elsewhere.html")
+        page.wait_for_state("open")
+        page.open(f"http://localhost:{folder.other_port}/elsewhere.html")
+        page.wait_for_state("closed, 1006")
+        without_port = re.sub(r"^127\.0\.0\.1:\d+", "", folder.texts["refused"].strip())
+        program.wait_for(re.escape(without_port))
+        page.open((folder.path / "elsewhere.html").as_uri())
+        page.wait_for_state("closed, 1006")
+        program.wait_for("Pages from '(null|file://)' may not connect")
+
+
+@uses(TUTORIAL, "server.py", "server.py: origins")
+def test_the_list_of_origins(folder: Folder) -> None:
+    own, other = folder.port, folder.other_port
+    with serving(folder, "server.py"):
+        for origin in (None, f"http://127.0.0.1:{own}", f"http://localhost:{other}"):
+            with client(folder, origin=origin) as peer:
+                peer.send("Hello")
+                assert peer.recv(timeout=PATIENCE) == "Hello"
+        for origin in (f"http://127.0.0.1:{other}", "null"):
+            with pytest.raises(InvalidStatus, match="403"):
+                client(folder, origin=origin)
