@@ -29,7 +29,8 @@ class Running:
 
     def __init__(self, server: plainsocket.Server) -> None:
         self.server = server
-        self.host, self.port = server.address[0], server.address[1]
+        address = server.address
+        self.host, self.port = address if isinstance(address, tuple) else (address, 0)
         self._hub = gevent.get_hub()
         self._keep_alive = (
             self._hub.loop.async_()

@@ -160,9 +160,9 @@ def test_an_ordinary_request_for_a_websocket_gets_426(server: Running) -> None:
     [
         b"\x16\x03\x01\x02\x00\x01\x00" + bytes(50) + b"\n",
         b"hello?\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /\r\n\r\n",
     ],
-    ids=["TLS", "words", "HTTP/9.9"],
+    ids=["TLS", "words", "HTTP/0.9"],
 )
 def test_garbage_instead_of_http(
     server: Running, caplog: pytest.LogCaptureFixture, garbage: bytes

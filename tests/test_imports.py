@@ -17,7 +17,16 @@ PACKAGE = Path(plainsocket.__file__).parent
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
 
 OPTIONAL = ["gunicorn", "compat", "rooms", "redis", "flashpolicy", "metrics", "cli", "demo"]
-WITHOUT_IO = ["frames", "protocol", "handshake", "options", "errors", "deflate"]
+WITHOUT_IO = [
+    "origin",
+    "frames",
+    "protocol",
+    "handshake",
+    "options",
+    "errors",
+    "deflate",
+    "forwarded",
+]
 EXISTING = [name for name in WITHOUT_IO if (PACKAGE / f"{name}.py").exists()]
 IO_MODULES = {
     "gevent", "greenlet", "socket", "_socket", "ssl", "_ssl", "select", "selectors", "asyncio",
@@ -37,9 +46,16 @@ def run(program: str) -> list[str]:
 
 
 def imports_of(path: Path) -> tuple[set[str], set[str]]:
-    """Return what a module imports anywhere in it: top-level packages, modules beside it."""
+    """Return what a module imports anywhere in it: top-level packages, modules beside it.
+
+    What it imports for the type checker only is left out.
+    """
     outside, beside = set(), set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body.clear()
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             outside |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level:

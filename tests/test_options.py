@@ -19,7 +19,15 @@ TIMES = [
     "close_timeout", "send_timeout",
 ]  # fmt: skip
 MAY_BE_NONE = ["max_connections", "max_connections_per_address", "ping_interval"]
-OTHERS = ["origins", "subprotocols", "process_request", "stop_timeout"]
+OTHERS = [
+    "trusted_proxies",
+    "proxy_protocol",
+    "observer",
+    "origins",
+    "subprotocols",
+    "process_request",
+    "stop_timeout",
+]
 
 
 def test_defaults_are_good() -> None:

@@ -300,6 +300,21 @@ def test_message_begun(role: Role) -> None:
     assert not protocol.message_begun
 
 
+@both_roles
+@pytest.mark.parametrize("how", ["eof", "fail", "close", "error"])
+def test_no_message_is_begun_after_the_end(role: Role, how: str) -> None:
+    protocol = Protocol(role)
+    protocol.receive(frame(role, TEXT, b"half", fin=False))
+    if how == "eof":
+        protocol.receive_eof()
+    elif how == "fail":
+        protocol.fail(1011, "x")
+    else:
+        receive(protocol, close_frame(role) if how == "close" else frame(role, TEXT))
+    assert protocol.state is State.CLOSED
+    assert not protocol.message_begun
+
+
 # -- what sends take -----------------------------------------------------------------------------
 
 

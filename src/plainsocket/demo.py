@@ -7,6 +7,7 @@ from importlib import resources
 from typing import Any, Final
 
 from .handshake import Request, upgrade_required
+from .listening import url_host
 from .server import Server
 from .websocket import WebSocket
 
@@ -62,8 +63,8 @@ def run(host: str, port: int) -> None:
     """Serve the demo until SIGINT or SIGTERM. Raises OSError where the address can't be had."""
     server = Server({"/echo": echo}, host=host, port=port, app=page)
     server.start()
-    bound_host, bound_port = server.address
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(bound_host, bound_host)
-    shown = f"[{shown}]" if ":" in shown and not shown.startswith("[") else shown
-    print(f"plainsocket demo: open http://{shown}:{bound_port}/ (Ctrl-C stops)", flush=True)
+    address = server.address
+    assert isinstance(address, tuple)
+    url = f"http://{url_host(address[0])}:{address[1]}/"
+    print(f"plainsocket demo: open {url} (Ctrl-C stops)", flush=True)
     server.serve_forever()

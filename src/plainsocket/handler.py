@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import _socket
 import contextlib
+import functools
 import io
 import itertools
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
 from typing import Any, Final
 
 import gevent
 from gevent import pywsgi
 
 from .errors import ConnectionClosed
+from .forwarded import TrustedProxies
 from .frames import CloseCode
 from .handshake import Accepted, Refused, Request, accept, printable
+from .head import Head, HeadError, find_end, parse_head
 from .options import Options
 from .websocket import WebSocket
 
@@ -48,8 +52,17 @@ class WebSocketHandler(pywsgi.WSGIHandler):
     wsgi_input: Any
     status: Any
     client_address: Any
+    headers: Any
+    content_length: Any
+
+    _head: Head | None = None
+    _head_error: HeadError | None = None
 
     # -- requests --------------------------------------------------------------------------------
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._peer = self.client_address
 
     def handle_one_request(self) -> Any:
         # pywsgi itself waits for a request's head for ever.
@@ -67,22 +80,82 @@ class WebSocketHandler(pywsgi.WSGIHandler):
                 self.client_name,
                 self.options.handshake_timeout,
             )
+            self.observe_refusal(HTTPStatus.REQUEST_TIMEOUT)
             return ("408", _REQUEST_TIMEOUT)
         finally:
             timer.close()
 
-    def read_requestline(self) -> Any:
+    def read_requestline(self) -> str:
+        """Read a request's head, in place of pywsgi's lenient reader that knows no limits."""
         self.requestline = None
-        # So that a head cut off in its first line counts as begun.
-        first = self.rfile.peek(1)
-        if first:
-            self.requestline = "-"
-        return super().read_requestline()
+        self._head = self._head_error = None
+        try:
+            data = self._read_head()
+            if data:
+                self._head = parse_head(data, max_headers=self.options.max_headers)
+        except HeadError as error:
+            self._head_error = error
+            return "-"  # which read_request answers
+        return data.partition(b"\r\n")[0].decode("latin-1")
+
+    def _read_head(self) -> bytes:
+        data = bytearray()
+        while chunk := self.rfile.peek(1):
+            self.requestline = "-"  # one has begun
+            before = len(data)
+            data += chunk
+            end = find_end(data, before, max_size=self.options.max_head_size)
+            if end is not None:
+                self.rfile.read(end - before)
+                return bytes(data[:end]).removeprefix(b"\r\n")
+            self.rfile.read(len(chunk))
+        return b""
+
+    def read_request(self, raw_requestline: str) -> Any:
+        if self._head_error is not None:
+            raise self._head_error
+        head = self._head
+        assert head is not None
+        self.requestline = raw_requestline
+        self.command, self.request_version = head.method, head.version
+        self.path = f"{head.path}?{head.query}" if head.query else head.path
+        self.headers = pywsgi.OldMessage()
+        for name, value in head.headers:
+            self.headers[name] = value
+        self.content_length = head.content_length
+        self.close_connection = not head.keep_alive
+        return True
+
+    def _handle_client_error(self, ex: Exception) -> Any:
+        if not isinstance(ex, HeadError):
+            return super()._handle_client_error(ex)  # type: ignore[misc]
+        logger.warning("%s: %d %s", self.client_name, ex.status, ex.reason)
+        self.observe_refusal(ex.status)
+        body = f"{ex.reason}\n".encode()
+        head = (
+            f"HTTP/1.1 {ex.status.value} {ex.status.phrase}\r\nConnection: close\r\n"
+            f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        return str(ex.status.value), head.encode() + body
 
     def get_environ(self) -> dict[str, Any]:
         self._head_timer.close()  # the head is there
+        self.client_address = self._peer  # for the request before it may have been another's
         environ: dict[str, Any] = super().get_environ()
+        if self.options.trusted_proxies and self._head is not None:
+            self._believe_proxies(environ, self._head)
         return environ
+
+    def _believe_proxies(self, environ: dict[str, Any], head: Head) -> None:
+        """Let the request be the client's that the trusted proxies name."""
+        proxies = _trusted_proxies(tuple(self.options.trusted_proxies))
+        client = proxies.client(environ.get("REMOTE_ADDR"), head.fields)
+        if client.host is not None:
+            self.client_address = (client.host, client.port or 0)
+            environ["REMOTE_ADDR"] = client.host
+            environ["REMOTE_PORT"] = str(client.port or 0)
+        if client.scheme is not None:
+            environ["wsgi.url_scheme"] = client.scheme
 
     def run_application(self) -> None:
         request = Request.from_environ(self.environ)
@@ -113,6 +186,7 @@ class WebSocketHandler(pywsgi.WSGIHandler):
             refused.status,
             printable(refused.body),
         )
+        self.observe_refusal(refused.status)
         body = refused.body.encode()
         self.close_connection = True  # whatever follows was meant for a WebSocket …
         self.wsgi_input = _Nothing()  # … and is not waited for, a body neither
@@ -125,6 +199,10 @@ class WebSocketHandler(pywsgi.WSGIHandler):
         self.start_response(refused.status_line, headers)
         self.process_result()
         self.result = None
+
+    def observe_refusal(self, status: int) -> None:
+        if self.options.observer is not None:
+            self.options.observer.refused(status)
 
     @property
     def client_name(self) -> str:
@@ -143,6 +221,8 @@ class WebSocketHandler(pywsgi.WSGIHandler):
         self.headers_sent = True
         self.response_length = len(accepted.head)
         websocket.start(*self._take_socket(), head=accepted.head)
+        if self.options.observer is not None:
+            gevent.spawn(self.options.observer.opened, websocket)  # nothing of its in the hub
 
     def _take_socket(self) -> tuple[Any, bytes]:
         """Return the socket, and the bytes behind the request that were read already."""
@@ -194,16 +274,21 @@ class WebSocketHandler(pywsgi.WSGIHandler):
             websocket.finish(code, reason)
         finally:
             self.environ.pop("wsgi.websocket", None)  # or the two would keep each other alive
-            log_end(websocket, self.client_name)
+            report_end(websocket, self.client_name, self.options)
+
+
+_trusted_proxies: Final = functools.lru_cache(TrustedProxies)
 
 
 def address_name(address: Any) -> str:
-    """A peer's address, for the log."""
-    return f"{address[0]}:{address[1]}" if isinstance(address, tuple) else "-"
+    """An address, for the log."""
+    if isinstance(address, tuple):
+        return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+    return printable(address) if address else "-"
 
 
-def log_end(websocket: WebSocket, client_name: str) -> None:
-    """Write the one line that the log has of a connection."""
+def report_end(websocket: WebSocket, client_name: str, options: Options) -> None:
+    """Write the one line that the log has of a connection, and tell the observer."""
     logger.info(
         "%s: %s after %.3f s, %d messages of %d bytes in, %d of %d out, closed with %s %s",
         client_name,
@@ -216,6 +301,8 @@ def log_end(websocket: WebSocket, client_name: str) -> None:
         websocket.close_code,
         printable(websocket.close_reason),
     )
+    if options.observer is not None:
+        options.observer.closed(websocket)
 
 
 class _Opening:

@@ -12,15 +12,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
 
 from .options import Options
+from .origin import host_name, host_of, is_allowed
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
-_HOST_AND_PORT: Final = re.compile(
-    r"(?P<host>[a-z0-9_.~%!$&'()*+;=-]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]{0,5}))?"
-)  # RFC 3986 section 3.2, without user information and without a comma
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 
@@ -75,12 +72,20 @@ class Request:
 
     @property
     def cookies(self) -> dict[str, str]:
-        """The cookies of the request (RFC 6265 section 4.2)."""
-        try:
-            jar = SimpleCookie(self.headers.get("cookie", ""))
-        except CookieError:
-            return {}
-        return {name: morsel.value for name, morsel in jar.items()}
+        """The cookies of the request (RFC 6265 section 4.2).
+
+        Read as browsers and frameworks do: an odd one, perhaps another program's on the same host,
+        does not hide the others.
+        """
+        cookies: dict[str, str] = {}
+        for pair in self.headers.get("cookie", "").split(";"):
+            name, equals, value = pair.partition("=")
+            value = value.strip()
+            if len(value) > 1 and value[0] == value[-1] == '"':
+                value = value[1:-1]
+            if equals:
+                cookies.setdefault(name.strip(), value)  # the most specific one comes first
+        return cookies
 
     @property
     def remote_address(self) -> str | None:
@@ -157,7 +162,7 @@ def accept(request: Request, options: Options) -> Accepted:
             'The header "Connection: Upgrade" is missing. If the client sent it, a proxy between '
             "has removed it and must be told to pass it on."
         )
-    own_host = _host_name(headers.get("host", ""))
+    own_host = host_name(headers.get("host", ""))
     if own_host is None:
         raise _bad_request("The Host header is missing or malformed.")
     if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
@@ -235,53 +240,25 @@ def _offered_subprotocols(offer: str | None) -> list[str]:
 
 
 def _check_origin(request: Request, own_host: str, options: Options) -> None:
-    """Against cross-site WebSocket hijacking (RFC 6455 section 10.2): a browser sends the user's
-    cookies whatever page opens the socket, so the page has to be one of ours."""
-    origin = request.headers.get("origin")
-    if origin is None or options.origins == "*":
+    origin, origins = request.headers.get("origin"), options.origins
+    if origin is None or origins == "*":
         return
-    if callable(options.origins):
-        if options.origins(origin, request):
-            return
-        raise Refused(HTTPStatus.FORBIDDEN, f"Pages from {printable(origin)} may not connect.")
-    if options.origins is not None:
-        if any(_matches(pattern, origin, own_host) for pattern in options.origins):
-            return
+    shown = printable(origin)
+    if callable(origins):
+        if not origins(origin, request):
+            raise Refused(HTTPStatus.FORBIDDEN, f"Pages from {shown} may not connect.")
+    elif origins is None:
+        if not is_allowed(origin, ["self"], own_host):
+            raise Refused(
+                HTTPStatus.FORBIDDEN,
+                f"Pages from {shown} may not connect: their host is "
+                f"{printable(host_of(origin) or origin)}, this server's is "
+                f"{printable(own_host)}. To allow them, the server's operator passes "
+                f"origins=['self', {shown}].",
+            )
+    elif not is_allowed(origin, origins, own_host):
         raise Refused(
             HTTPStatus.FORBIDDEN,
-            f"Pages from {printable(origin)} may not connect: this server's list of origins does "
-            "not name it. The server's operator can add it there.",
+            f"Pages from {shown} may not connect: this server's list of origins does not name "
+            "it. The server's operator can add it there.",
         )
-    theirs = _host_of_origin(origin)
-    if theirs == own_host:
-        return
-    raise Refused(
-        HTTPStatus.FORBIDDEN,
-        f"Pages from {printable(origin)} may not connect: their host is "
-        f"{printable(theirs or origin)}, this server's is {printable(own_host)}. To allow them, "
-        f"the server's operator passes origins=['self', {printable(origin)}].",
-    )
-
-
-def _host_of_origin(origin: str) -> str | None:
-    scheme, _, host_and_port = origin.partition("://")
-    return _host_name(host_and_port) if scheme else None
-
-
-def _matches(pattern: str, origin: str, own_host: str) -> bool:
-    """Whether `origin` is what `pattern` allows; `*` there is a run of what host names are of."""
-    if pattern == "self":
-        return _host_of_origin(origin) == own_host
-    parts = map(re.escape, pattern.lower().rstrip("/").split("*"))
-    return re.fullmatch("[a-z0-9.-]+".join(parts), origin.lower()) is not None
-
-
-def _host_name(host_and_port: str) -> str | None:
-    """The host name in "host" or "host:port", None if it is neither.
-
-    By a strict pattern and not by a URL parser: those disagree with browsers on odd input.
-    """
-    match = _HOST_AND_PORT.fullmatch(host_and_port.lower())
-    if match is None or int(match["port"] or 0) > 65535:
-        return None
-    return match["host"].rstrip(".") or None

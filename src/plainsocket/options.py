@@ -5,10 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
+
+from .forwarded import TrustedProxies
+from .origin import check_patterns
 
 if TYPE_CHECKING:
     from .handshake import Request
+    from .websocket import WebSocket
+
+
+class Observer(Protocol):
+    """Is told what happens to connections, each time in a greenlet and never in the hub."""
+
+    def opened(self, websocket: WebSocket) -> object:
+        """The 101 has been sent."""
+
+    def closed(self, websocket: WebSocket) -> object:
+        """The socket is closed; the WebSocket still tells its code and counts."""
+
+    def refused(self, status: int) -> object:
+        """A request was refused with this HTTP status by plainsocket, not by an application."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,17 @@ class Options:
     `Refused(status, body, headers)`, adds to the 101 by `request.response_headers`, chooses the
     subprotocol by `request.subprotocol`, and leaves what the handler needs in
     `request.context`."""
+
+    trusted_proxies: Sequence[str] = ()
+    """Addresses and networks (`"10.0.0.0/8"`) of the proxies whose word counts for who the client
+    is, by `Forwarded` or `X-Forwarded-For`; `"unix"` for all peers of a Unix socket."""
+
+    proxy_protocol: bool = False
+    """Whether each connection begins with a PROXY header, version 1 or 2. It is taken only from
+    `trusted_proxies`; other peers are cut."""
+
+    observer: Observer | None = None
+    """Told of what happens, to count it (see `plainsocket.metrics`)."""
 
     max_head_size: int = 16 * 1024
     """Largest request head taken, in bytes; a larger one is answered with 431, or 414 if that is
@@ -110,7 +138,13 @@ class Options:
             if not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise ValueError(f"{name} must be a number of seconds, not {value!r}")
             if value < 0 or (value == 0 and name != "stop_timeout"):
-                raise ValueError(f"{name} must be above 0 s, not {value!r}")
+                least = "0 s or more" if name == "stop_timeout" else "above 0 s"
+                raise ValueError(f"{name} must be {least}, not {value!r}")
+        if isinstance(self.origins, Sequence) and not isinstance(self.origins, str):
+            check_patterns(self.origins)
+        TrustedProxies(self.trusted_proxies)
+        if self.proxy_protocol and not self.trusted_proxies:
+            raise ValueError("proxy_protocol needs trusted_proxies: whose PROXY headers to believe")
         if isinstance(self.subprotocols, str):
             raise TypeError("subprotocols is a list of names, not one str")
         if isinstance(self.origins, str) and self.origins != "*":

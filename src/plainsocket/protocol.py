@@ -13,6 +13,7 @@ import os
 from typing import Final, Literal
 
 from .frames import (
+    MAX_CONTROL_PAYLOAD,
     CloseCode,
     FrameError,
     Header,
@@ -299,6 +300,8 @@ class Protocol:
 
     def ping(self, payload: bytes) -> bytes:
         """Return a ping frame; its payload turns up in `pongs` once it is answered."""
+        if len(payload) > MAX_CONTROL_PAYLOAD:
+            raise ValueError(f"ping of {len(payload)} bytes: at most {MAX_CONTROL_PAYLOAD}")
         self._pings[payload] = None
         if len(self._pings) > MAX_PINGS:
             del self._pings[next(iter(self._pings))]
@@ -343,6 +346,7 @@ class Protocol:
         self.close_code, self.close_reason = int(code), reason
         self._rest = b""
         self._frame = None
+        self._kind = None
         self._message = bytearray()
         self._decoder = None
 

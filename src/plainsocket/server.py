@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import random
 import resource
 import signal
@@ -20,12 +21,14 @@ import gevent
 from gevent import pywsgi
 from gevent.event import Event
 from gevent.pool import Pool
-from gevent.ssl import SSLSocket
 
+from . import tls
 from .endpoint import Dispatcher, Endpoint, Runner
+from .forwarded import ProxyError, TrustedProxies, read_proxy_header
 from .frames import CloseCode
-from .handler import WebSocketHandler, address_name, log_end, logger
+from .handler import WebSocketHandler, address_name, logger, report_end
 from .handshake import Accepted, Refused, Request, accept, printable, upgrade_required
+from .listening import address_of, adopt, listen
 from .options import Options
 from .websocket import Handler, WebSocket
 
@@ -35,7 +38,6 @@ Application = Callable[..., Iterable[bytes]]
 Routes = Handler | type[Endpoint] | Mapping[str, Handler | type[Endpoint]]
 """One handler for every path, or handlers by exact path."""
 
-_BACKLOG: Final = 4096  # the kernel lowers it to net.core.somaxconn
 _CLOSE_BATCH: Final = 100  # connections told 1001 in a row
 _CLOSE_SPREAD: Final = 0.5  # seconds over which all are told, so that not all come back at once
 
@@ -44,8 +46,13 @@ class Server:
     """Serves WebSocket handlers, and a WSGI application for all other requests.
 
     `handler` is one handler for every path, or a mapping of exact paths to handlers. `app` is the
-    WSGI application for requests that no handler takes; without it they get a 404. `port` 0 takes
-    a free port: `address` tells which. `options` are the fields of `Options`.
+    WSGI application for requests that no handler takes; without it they get a 404.
+
+    It listens on `host` and `port`: "" is every address, IPv4 and IPv6; port 0 takes a free one,
+    which `address` tells; `reuse_port` lets several processes share one (SO_REUSEPORT). Or on a
+    Unix socket at the path `unix`, with the permissions `unix_mode`. Or on `listener`, a socket
+    that listens already, as handed over by systemd or another process. `ssl_context` makes it
+    TLS. `options` are the fields of `Options`.
 
     As a context manager it starts, and stops at the end of the block::
 
@@ -59,6 +66,10 @@ class Server:
         *,
         host: str = "127.0.0.1",
         port: int = 8087,
+        unix: str | os.PathLike[str] | None = None,
+        unix_mode: int | None = None,
+        listener: stdlib_socket.socket | None = None,
+        reuse_port: bool = False,
         app: Application | None = None,
         ssl_context: ssl.SSLContext | None = None,
         **options: Any,
@@ -69,8 +80,16 @@ class Server:
         self.options = Options(**options)
         self.handler = handler
         self.app = app
-        self._host, self._port = host, port
-        self._ssl_context = ssl_context
+        self._place: dict[str, Any] = {
+            "host": host,
+            "port": port,
+            "unix": unix,
+            "unix_mode": unix_mode,
+            "reuse_port": reuse_port,
+        }
+        self._listener = listener
+        self._address: tuple[str, int] | str = ""
+        self._ssl_context = None if ssl_context is None else tls.adapt(ssl_context)
         self._http: _HTTPServer | None = None
         self._stopping = Event()
         self.connections: set[WebSocket] = set()
@@ -101,33 +120,18 @@ class Server:
         """Begin to listen. Raises OSError where the address can't be had."""
         if self._http is not None:
             raise RuntimeError("the server has been started already")
-        self._http = _HTTPServer(self, self._listen(), self._ssl_context)
+        listener = adopt(self._listener) if self._listener is not None else listen(**self._place)
+        self._address = address_of(listener)
+        self._http = _HTTPServer(self, _gevent_socket(listener), self._ssl_context)
         self._http.start()
-        logger.info("listening on %s:%d", *self.address)
-
-    def _listen(self) -> Any:
-        family = stdlib_socket.AF_INET6 if ":" in self._host else stdlib_socket.AF_INET
-        dual_stack = self._host == "" and stdlib_socket.has_dualstack_ipv6()
-        listener = gevent.socket.socket(stdlib_socket.AF_INET6 if dual_stack else family)
-        try:
-            listener.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
-            # Accepted sockets inherit it: pywsgi writes head and body of a response one by one.
-            listener.setsockopt(stdlib_socket.IPPROTO_TCP, stdlib_socket.TCP_NODELAY, 1)
-            if dual_stack:
-                listener.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, 0)
-            listener.bind(("::" if dual_stack else self._host, self._port))
-            listener.listen(_BACKLOG)
-        except BaseException:
-            listener.close()
-            raise
-        return listener
+        logger.info("listening on %s", address_name(self._address))
 
     @property
-    def address(self) -> tuple[str, int]:
-        """Host and port that the server listens on."""
+    def address(self) -> tuple[str, int] | str:
+        """Host and port that the server listens on, or the path of its Unix socket."""
         if self._http is None:
             raise RuntimeError("the server has not been started")
-        return self._http.server_host or "", self._http.server_port or 0
+        return self._address
 
     def serve_forever(self) -> None:
         """Serve until `stop` is called, or SIGINT or SIGTERM comes; a second one cuts at once."""
@@ -197,13 +201,26 @@ def serve(
     *,
     host: str = "127.0.0.1",
     port: int = 8087,
+    unix: str | os.PathLike[str] | None = None,
+    unix_mode: int | None = None,
+    listener: stdlib_socket.socket | None = None,
+    reuse_port: bool = False,
     app: Application | None = None,
     ssl_context: ssl.SSLContext | None = None,
     **options: Any,
 ) -> None:
     """Serve until SIGINT or SIGTERM comes. The arguments are those of `Server`."""
     Server(
-        handler, host=host, port=port, app=app, ssl_context=ssl_context, **options
+        handler,
+        host=host,
+        port=port,
+        unix=unix,
+        unix_mode=unix_mode,
+        listener=listener,
+        reuse_port=reuse_port,
+        app=app,
+        ssl_context=ssl_context,
+        **options,
     ).serve_forever()
 
 
@@ -226,8 +243,10 @@ class _HTTPServer(pywsgi.WSGIServer):
         self.kept: set[WebSocket] = set()  # the WebSockets that have no greenlet
         self._max_connections = owner.options.max_connections or _max_open_files()
         self._handlers = Pool()
+        self._served = 0  # connections that have a greenlet
         self._none_kept = Event()
         self._none_kept.set()
+        address = listener.getsockname()
         super().__init__(
             listener,
             owner.app or _not_found,
@@ -235,33 +254,81 @@ class _HTTPServer(pywsgi.WSGIServer):
             log=None,
             error_log=logger,
             handler_class=_RoutingHandler,
-            environ={"SERVER_NAME": listener.getsockname()[0]},  # not by a look-up in the DNS
+            # Told here, because pywsgi asks the DNS for it.
+            environ={"SERVER_NAME": address[0] if isinstance(address, tuple) else "localhost"},
             **cast("Any", {} if ssl_context is None else {"ssl_context": ssl_context}),
         )
 
     def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> None:
         """Do the handshake of TLS, in its time, and by gevent's sockets whatever the context."""
+        sock = None
         try:
-            with gevent.Timeout(self.owner.options.handshake_timeout, TimeoutError("too slow")):
-                sock = SSLSocket(sock=client_socket, server_side=True, _context=self._ssl_context)
-        except OSError as error:
-            logger.warning("%s: no TLS: %s", address_name(address), printable(str(error)))
+            with self._deadline():
+                address = self._read_proxy_header(client_socket, address)
+                sock = tls.accept(client_socket, self._ssl_context)
+        except (OSError, ProxyError) as error:
+            self._log_cut(address, error)
             client_socket.close()
             return
         try:
-            self.handle(sock, address)
+            self._serve(sock, address)
         finally:
             if sock.timeout != 0.0:  # else a WebSocket has taken it over
                 sock.close()
 
     def handle(self, sock: Any, address: Any) -> None:
-        if len(self._handlers) + len(self.kept) > self._max_connections:
-            name = address_name(address)
-            logger.warning("%s: 503, there are %d connections", name, self._max_connections)
-            sock.settimeout(1.0)
-            sock.sendall(_SERVICE_UNAVAILABLE)
+        try:
+            with self._deadline():
+                address = self._read_proxy_header(sock, address)
+        except (OSError, ProxyError) as error:
+            self._log_cut(address, error)
+        else:
+            self._serve(sock, address)
+
+    def _deadline(self) -> Any:
+        timeout = self.owner.options.handshake_timeout
+        return gevent.Timeout(timeout, TimeoutError(f"nothing within {timeout} s"))
+
+    def _log_cut(self, address: Any, error: Exception) -> None:
+        logger.warning("%s: cut before a request: %s", address_name(address), printable(str(error)))
+
+    def _read_proxy_header(self, sock: Any, address: Any) -> Any:
+        """The address of the client, where a proxy tells it; else `address`."""
+        options = self.owner.options
+        if not options.proxy_protocol:
+            return address
+        peer = address[0] if isinstance(address, tuple) else None
+        if not TrustedProxies(options.trusted_proxies).trusts(peer):
+            raise ProxyError("The peer is not one of the trusted proxies.")
+        data = b""
+        while (header := read_proxy_header(data)) is None:
+            # Never more than is surely the header's: of the shortest of version 1, of the fixed
+            # part of version 2, then byte by byte.
+            wanted = 12 if not data else 1 if data[:1] == b"P" else max(1, 16 - len(data))
+            received = sock.recv(wanted)
+            if not received:
+                raise ProxyError("The connection ended within its PROXY header.")
+            data += received
+        return header.source or address
+
+    def _serve(self, sock: Any, address: Any) -> None:
+        if self._served + len(self.kept) >= self._max_connections:
+            self._refuse(sock, address)
             return
-        super().handle(sock, address)
+        self._served += 1
+        try:
+            super().handle(sock, address)
+        finally:
+            self._served -= 1
+
+    def _refuse(self, sock: Any, address: Any) -> None:
+        name = address_name(address)
+        logger.warning("%s: 503, there are %d connections", name, self._max_connections)
+        if self.owner.options.observer is not None:
+            self.owner.options.observer.refused(HTTPStatus.SERVICE_UNAVAILABLE)
+        sock.settimeout(1.0)
+        with contextlib.suppress(OSError):
+            sock.sendall(_SERVICE_UNAVAILABLE)
 
     def keep(self, websocket: WebSocket) -> None:
         """Count a WebSocket whose greenlet ends before it does."""
@@ -290,6 +357,13 @@ class _HTTPServer(pywsgi.WSGIServer):
         self.dispatcher.kill()
         for websocket in list(self.kept):
             websocket.abort()
+
+
+def _gevent_socket(sock: Any) -> Any:
+    """The same socket as one of gevent's."""
+    if isinstance(sock, gevent.socket.socket):
+        return sock
+    return gevent.socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
 
 
 def _max_open_files() -> int:
@@ -362,7 +436,7 @@ class _RoutingHandler(WebSocketHandler):
         def on_end(websocket: WebSocket) -> None:
             server.forget(websocket)
             server.owner.remove(websocket)
-            log_end(websocket, client_name)
+            report_end(websocket, client_name, server.owner.options)
 
         server = self.server
         self.open_websocket(websocket, accepted)

@@ -50,6 +50,7 @@ class WebSocket:
         "_deliver_scheduled",
         "_discarding",
         "_endpoint",
+        "_grace_used",
         "_gone",
         "_hub",
         "_looked_at",
@@ -122,6 +123,7 @@ class WebSocket:
         self._looked_at = now
         self._stall: tuple[float, int] | None = None  # since when, and how many bytes then
         self._close_deadline: float | None = None
+        self._grace_used = False
         # Of a message not complete: since when, how many messages and bytes had come by then.
         self._message_mark: tuple[float, int, int] | None = None
 
@@ -576,7 +578,7 @@ class WebSocket:
 
     def _after_end(self) -> None:
         """The protocol has come to its end: send the close frame, then end the carrier."""
-        if self._close_deadline is None or self._protocol.failed:
+        if self._close_deadline is None:
             self._begin_close_deadline()
         self._write_replies()
         # After a closing handshake nothing more comes, and it is the server that closes the
@@ -628,13 +630,13 @@ class WebSocket:
         if self._close_deadline is not None:
             if progressed:
                 self._close_deadline = now + self._options.close_timeout
-            if now >= self._close_deadline:
+            if now >= self._close_deadline and not self._has_grace():
                 self._lose(f"close not answered within {self._options.close_timeout} s")
                 return None
             looks.append(self._close_deadline)
         elif self._options.ping_interval is not None:
             looks.append(self._look_at_keepalive(now, self._options.ping_interval))
-            if looks[-1] <= now:
+            if looks[-1] <= now and not self._has_grace():
                 self._lose(f"no answer to a ping within {self._options.ping_timeout} s")
                 return None
         return min(looks, default=None)
@@ -690,12 +692,20 @@ class WebSocket:
                 self._ping_sent = now
             elif self._sign_of_life > self._ping_sent:
                 self._ping_sent = None
+                self._grace_used = False
         if self._ping_sent is None:
             if now < self._sign_of_life + interval:
                 return self._sign_of_life + interval
             self._ping_sent = now
             self._write_ping()
         return self._ping_sent + self._options.ping_timeout
+
+    def _has_grace(self) -> bool:
+        """Whether the peer's answer may be there already, unread because the loop was busy."""
+        if self._grace_used or self._paused or not self._carrier.unread():
+            return False
+        self._grace_used = True
+        return True
 
     def _fail(self, code: int, reason: str) -> None:
         self._protocol.fail(code, reason)

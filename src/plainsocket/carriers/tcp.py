@@ -10,7 +10,7 @@ import _socket
 import contextlib
 import fcntl
 import ssl
-import struct
+import sys
 import termios
 from collections import deque
 from collections.abc import Sequence
@@ -25,6 +25,7 @@ _WRITE: Final = 2
 
 _READ_SIZE: Final = 64 * 1024
 _BATCH_SIZE: Final = 64 * 1024  # bytes of small frames that leave in one call
+_FLUSH_SIZE: Final = 1024 * 1024  # bytes written in a row
 _MAX_CONTROL: Final = 128  # control frames in the queue
 _BATCH_BUFFERS: Final = 64  # far below the kernel's IOV_MAX
 
@@ -249,7 +250,10 @@ class TcpCarrier:
             return
         before = self.buffered
         try:
-            while not self._write_broken and (self._batch or self._next_batch()):
+            # Not without end to a peer that reads as fast: others want their turn, and its pings.
+            while before - self.buffered < _FLUSH_SIZE and not self._write_broken:
+                if not self._batch and not self._next_batch():
+                    break
                 self._write_batch()
         except _WOULD_BLOCK:
             pass
@@ -276,14 +280,20 @@ class TcpCarrier:
 
     def unacknowledged(self) -> int:
         """Bytes queued here, plus those in the kernel that the peer's has not acknowledged."""
+        return self.buffered + self._ask_kernel(termios.TIOCOUTQ)
+
+    def unread(self) -> int:
+        """Bytes that have come and wait in the kernel."""
+        return self._ask_kernel(termios.FIONREAD)
+
+    def _ask_kernel(self, request: int) -> int:
         if self._socket is None or self.closed:
-            return self.buffered
+            return 0
         try:
-            answer = fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+            answer = fcntl.ioctl(self._socket.fileno(), request, b"\0\0\0\0")
         except OSError:
-            return self.buffered
-        (in_kernel,) = struct.unpack("i", answer)
-        return self.buffered + int(in_kernel)
+            return 0
+        return int.from_bytes(answer, sys.byteorder)
 
     def _account(self, size: int) -> None:
         self.buffered += size
