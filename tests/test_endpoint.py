@@ -19,7 +19,7 @@ from plainsocket import Endpoint
 from plainsocket.frames import Opcode
 from plainsocket.protocol import Message
 from rawclient import RawClient, frame
-from serving import PATIENCE, serving, wait_until
+from serving import PATIENCE, Running, serving, wait_until
 
 
 class Echo(Endpoint):
@@ -259,3 +259,43 @@ def test_many_connections_at_once() -> None:
             for client in clients:
                 client.socket.close()
         wait_until(lambda: not server.server.connections)
+
+
+def test_who_waits_too_long_for_a_turn_gets_1013() -> None:
+    release = threading.Event()
+    closes: list[int] = []
+
+    class Busy(Endpoint):
+        def on_message(self, message: Message) -> None:
+            while not release.is_set():
+                gevent.sleep(0.01)
+            self.ws.send(message)
+
+        def on_close(self, code: int, reason: str) -> None:
+            closes.append(code)
+
+    with (
+        serving(Busy, max_handlers=2, dispatch_timeout=0.3) as server,
+        RawClient(server.port) as one,
+        RawClient(server.port) as two,
+        RawClient(server.port) as three,
+    ):
+        for client in (one, two, three):
+            client.open()
+        wait_until(lambda: len(server.server.connections) == 3)
+        for client in (one, two):
+            client.send_frame(Opcode.TEXT, b"x")
+        wait_until(lambda: server.call(lambda: sum(c.has_messages for c in _all(server))) == 0)
+        three.send_frame(Opcode.TEXT, b"waits")
+        assert three.receive_close() == (1013, "server is too busy")
+        three.send_frame(Opcode.CLOSE, b"\x03\xf5")
+        assert three.receive_rest() == b""
+        assert closes == []
+        release.set()
+        for client in (one, two):
+            assert client.receive_frame()[1] == b"x"
+        wait_until(lambda: closes == [1013])
+
+
+def _all(server: Running) -> list[plainsocket.WebSocket]:
+    return list(server.server.connections)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +13,7 @@ import gevent
 from .errors import ConnectionClosed
 from .frames import CloseCode
 from .protocol import Message
+from .timers import TimerWheel
 
 if TYPE_CHECKING:
     from .websocket import WebSocket
@@ -52,11 +54,15 @@ class Endpoint:
 class Dispatcher:
     """Runs connections that have something to do, at most `limit` at the same time.
 
-    The others wait in order; what they do not take is not read, which makes their peers wait too.
+    The others wait in order, which makes their peers wait too: what is not taken is not read.
+    Who has waited for `timeout` seconds is closed with 1013.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, timeout: float) -> None:
         self._limit = limit
+        self._timeout = timeout
+        self._timers = TimerWheel.of_hub()
+        self.timer_slot: int | None = None
         self._running: set[gevent.Greenlet[..., Any]] = set()
         self._waiting: deque[Runner] = deque()
 
@@ -64,7 +70,16 @@ class Dispatcher:
         if len(self._running) < self._limit:
             self._spawn(runner)
         else:
+            runner.deadline = time.monotonic() + self._timeout
             self._waiting.append(runner)
+            if self.timer_slot is None:
+                self._timers.set(self, runner.deadline)
+
+    def on_timer(self, now: float) -> float | None:
+        """In the hub: tell those who have waited too long."""
+        while self._waiting and self._waiting[0].deadline <= now:
+            self._waiting.popleft().give_up()
+        return self._waiting[0].deadline if self._waiting else None
 
     def _spawn(self, runner: Runner) -> None:
         greenlet = gevent.Greenlet(self._run, runner)
@@ -98,12 +113,20 @@ class Runner:
         self._endpoint = endpoint
         self._dispatcher = dispatcher
         self._on_end = on_end
+        self.deadline = 0.0  # by time.monotonic(), where it waits for its turn
         self._is_busy = False
         self._wake_again = False
         self._is_open = False
         self._is_closed = False
         self._has_failed = False
         self._has_ended = False
+
+    def give_up(self) -> None:
+        """The server is too busy: close; `on_close` is still called when there is room."""
+        self._is_busy = False
+        self._has_failed = True
+        self._endpoint.ws.close(CloseCode.TRY_AGAIN_LATER, "server is too busy")
+        self._endpoint.ws.discard()
 
     def wake(self) -> None:
         """There is something to do; may be called in the hub, and too often."""

@@ -17,6 +17,7 @@ from typing import Any, Final
 import gevent
 from gevent import pywsgi
 
+from .body import Body, BodyError, too_large
 from .errors import ConnectionClosed
 from .forwarded import TrustedProxies
 from .frames import CloseCode
@@ -144,6 +145,12 @@ class WebSocketHandler(pywsgi.WSGIHandler):
         environ: dict[str, Any] = super().get_environ()
         if self.options.trusted_proxies and self._head is not None:
             self._believe_proxies(environ, self._head)
+        if environ["wsgi.input"] is self.wsgi_input:  # of a request that is no upgrade
+            self.wsgi_input = environ["wsgi.input"] = Body(
+                self.wsgi_input,
+                max_size=self.options.max_body_size,
+                timeout=self.options.body_timeout,
+            )
         return environ
 
     def _believe_proxies(self, environ: dict[str, Any], head: Head) -> None:
@@ -157,12 +164,27 @@ class WebSocketHandler(pywsgi.WSGIHandler):
         if client.scheme is not None:
             environ["wsgi.url_scheme"] = client.scheme
 
+    def handle_one_response(self) -> None:
+        super().handle_one_response()
+        if isinstance(self.wsgi_input, Body) and self.wsgi_input.is_left:
+            self.close_connection = True  # what comes next is not a request
+
     def run_application(self) -> None:
         request = Request.from_environ(self.environ)
         if request.wants_websocket:
             self.run_websocket_request(request)
-        else:
+            return
+        try:
+            if (self.content_length or 0) > self.options.max_body_size:
+                raise too_large(self.options.max_body_size)
             super().run_application()
+        except BodyError as error:
+            self.result = None
+            if self.headers_sent:
+                self.close_connection = True
+                self.wsgi_input = _Nothing()
+            else:
+                self.refuse(request, Refused(error.status, error.reason))
 
     def run_websocket_request(self, request: Request) -> None:
         """Answer a request that asks for a WebSocket."""

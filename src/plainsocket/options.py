@@ -76,6 +76,12 @@ class Options:
     """Longest that a request's head may take to arrive, from the connection's start (with TLS and
     PROXY protocol) or from the request before it; then 408, or nothing if none of it came."""
 
+    max_body_size: int = 64 << 20
+    """Largest body of an ordinary request that an application may read, in bytes; 413."""
+
+    body_timeout: float = 30.0
+    """Longest that 64 KiB of such a body may take; then 408, if nothing was answered yet."""
+
     max_connections: int | None = None
     """Most connections at a time; more are answered with 503. None: what the process's limit of
     open files allows."""
@@ -104,6 +110,9 @@ class Options:
 
     max_handlers: int = 1000
     """Most methods of Endpoints that run at the same time; the other connections wait."""
+
+    dispatch_timeout: float = 30.0
+    """Longest that they wait for that; then 1013."""
 
     ping_interval: float | None = 20.0
     """Silence after which the peer is pinged; None: never."""
@@ -154,6 +163,7 @@ class Options:
 _COUNTS: Final = (
     "max_head_size",
     "max_headers",
+    "max_body_size",
     "max_connections",
     "max_connections_per_address",
     "max_message_size",
@@ -164,7 +174,9 @@ _COUNTS: Final = (
 )
 _TIMES: Final = (
     "handshake_timeout",
+    "body_timeout",
     "message_timeout",
+    "dispatch_timeout",
     "batch_time",
     "ping_interval",
     "ping_timeout",

@@ -238,7 +238,7 @@ class _HTTPServer(pywsgi.WSGIServer):
     def __init__(self, owner: Server, listener: Any, ssl_context: ssl.SSLContext | None) -> None:
         self.owner = owner
         self._ssl_context = ssl_context
-        self.dispatcher = Dispatcher(owner.options.max_handlers)
+        self.dispatcher = Dispatcher(owner.options.max_handlers, owner.options.dispatch_timeout)
         self.idle: set[Any] = set()  # the sockets that wait for a request
         self.kept: set[WebSocket] = set()  # the WebSockets that have no greenlet
         self._max_connections = owner.options.max_connections or _max_open_files()

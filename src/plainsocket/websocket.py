@@ -469,11 +469,7 @@ class WebSocket:
         what ends a `with` block and a handler.
         """
         self.close(code, reason)
-        self._discarding = True
-        self._messages.clear()
-        self._messages_size = 0
-        if self._paused:
-            self._resume_reading()
+        self.discard()
         if not self._carrier.closed:
             if self._gone is None:
                 self._gone = Event()
@@ -482,6 +478,14 @@ class WebSocket:
             except BaseException:  # a Timeout or a kill: nobody will wait for the peer any more
                 self.abort()
                 raise
+
+    def discard(self) -> None:
+        """Drop the messages that are there and those still to come."""
+        self._discarding = True
+        self._messages.clear()
+        self._messages_size = 0
+        if self._paused:
+            self._resume_reading()
 
     def abort(self) -> None:
         """Cut the connection without a close frame; the close code becomes 1006."""
