@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import gevent
 
 from . import __version__, demo
+from .frames import IS_COMPILED
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,8 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version",
         action="version",
-        version=f"plainsocket {__version__} (Python {platform.python_version()}, "
-        f"gevent {gevent.__version__})",
+        version=f"plainsocket {__version__} ({'compiled' if IS_COMPILED else 'pure Python'}; "
+        f"Python {platform.python_version()}, gevent {gevent.__version__})",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     command = commands.add_parser(

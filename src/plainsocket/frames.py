@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import os
 import struct
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 
 class Opcode(enum.IntEnum):
@@ -136,6 +138,27 @@ def apply_mask(data: bytes | memoryview, key: bytes, offset: int = 0) -> bytes:
     mask = (key * (size // 4 + 1))[:size]
     number = int.from_bytes(data, "little") ^ int.from_bytes(mask, "little")
     return number.to_bytes(size, "little")
+
+
+def unmask(data: bytes, start: int, end: int) -> bytes:
+    """The payload at `data[start:end]`, unmasked by the key in the four bytes before it."""
+    return apply_mask(data[start:end], data[start - 4 : start])
+
+
+def unmask_text(data: bytes, start: int, end: int) -> str:
+    """The same, decoded from UTF-8. Raises UnicodeDecodeError."""
+    return unmask(data, start, end).decode()
+
+
+IS_COMPILED = False
+"""Whether masking is done in C: not without a compiler, nor where the environment variable
+PLAINSOCKET_PURE is set."""
+
+if not TYPE_CHECKING and not os.environ.get("PLAINSOCKET_PURE"):
+    with contextlib.suppress(ImportError):
+        from ._mask import apply_mask, unmask
+
+        IS_COMPILED = True
 
 
 def is_valid_close_code(code: int) -> bool:

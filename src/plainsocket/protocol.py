@@ -23,6 +23,8 @@ from .frames import (
     header,
     read_close_payload,
     read_header,
+    unmask,
+    unmask_text,
 )
 
 Message = str | bytes
@@ -39,6 +41,13 @@ control frame can go in between."""
 
 MAX_PINGS: Final = 64
 """Pings waiting for their pong; of more the oldest are forgotten."""
+
+_FINAL_TEXT: Final = 0x80 | Opcode.TEXT
+_FINAL_BINARY: Final = 0x80 | Opcode.BINARY
+
+_SMALL_HEADS: Final = {
+    opcode: [header(opcode, size) for size in range(126)] for opcode in (Opcode.TEXT, Opcode.BINARY)
+}
 
 _JOIN_BELOW: Final = 16 * 1024  # copying so few bytes is cheaper than handling a second buffer
 
@@ -166,6 +175,8 @@ class Protocol:
         while True:
             frame = self._frame
             if frame is None:
+                if self._kind is None and not self.is_client:
+                    position = self._read_small(data, position, end, messages)
                 frame = read_header(data, position)
                 if frame is None:
                     self._rest = data[position:]
@@ -198,6 +209,26 @@ class Protocol:
                     return
             elif frame.fin and (seen or not frame.opcode):
                 self._end_message(messages)
+
+    def _read_small(self, data: bytes, position: int, end: int, messages: list[Message]) -> int:
+        """Take messages that came whole in one small frame each, as most do; return the place of
+        the first that did not. What is wrong with that is not found out here."""
+        while end - position >= 6:
+            kind, length = data[position], data[position + 1] - 0x80
+            start = position + 6
+            if not 0 <= length < 126 or start + length > end or length > self._max_message_size:
+                break
+            if kind == _FINAL_TEXT:
+                try:
+                    messages.append(unmask_text(data, start, start + length))
+                except UnicodeDecodeError:
+                    break
+            elif kind == _FINAL_BINARY:
+                messages.append(unmask(data, start, start + length))
+            else:
+                break
+            position = start + length
+        return position
 
     def _begin_frame(self, frame: Header) -> None:
         """Check what the head alone can tell, before any payload is kept."""
@@ -287,7 +318,10 @@ class Protocol:
             opcode, payload = Opcode.BINARY, bytes(message)
         else:
             raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
-        if len(payload) <= FRAGMENT_SIZE:
+        size = len(payload)
+        if size < 126 and not self.is_client:
+            return [(_SMALL_HEADS[opcode][size] + payload,)]
+        if size <= FRAGMENT_SIZE:
             return [self._frame_of(opcode, payload)]
         pieces = memoryview(payload)
         frames = []
