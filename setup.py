@@ -1,14 +1,15 @@
-"""The compiled part. It is optional: without a compiler plainsocket works in pure Python."""
+"""The compiled parts. They are optional: without a compiler plainsocket works in pure Python."""
 
 from setuptools import Extension, setup
 
 setup(
     ext_modules=[
         Extension(
-            "plainsocket._mask",
-            ["src/plainsocket/_mask.c"],
+            f"plainsocket.{name}",
+            [f"src/plainsocket/{name}.c"],
             extra_compile_args=["-O3"],
             optional=True,
         )
+        for name in ("_mask", "_calls")
     ]
 )

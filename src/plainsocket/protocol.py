@@ -62,6 +62,11 @@ class State(enum.IntEnum):
     CLOSED = 3
 
 
+OPEN: Final = State.OPEN  # by names of their own, because attributes of an enum are slow
+CLOSING: Final = State.CLOSING
+CLOSED: Final = State.CLOSED
+
+
 class Protocol:
     """The state of one connection after its handshake."""
 
@@ -77,7 +82,7 @@ class Protocol:
         "_max_message_size",
         "_message",
         "_pings",
-        "_pings_received",
+        "pings_due",
         "_rest",
         "_seen",
         "_size",
@@ -102,12 +107,14 @@ class Protocol:
         self._max_message_size = max_message_size
         self._max_fragments = max_fragments
 
-        self.state = State.OPEN
+        self.state: State = OPEN
         self.close_code: int | None = None
         """Set once `state` is CLOSED; ConnectionClosed says what it may be."""
         self.close_reason = ""
         self.failed = False
         """The connection ended by an error of the peer's, not by a closing handshake."""
+        self.pings_due: list[bytes] = []
+        """The payloads of pings that came and were not answered: see `take_pongs`."""
         self.pongs: list[bytes] = []
         """The payloads of pings that were answered, until the caller clears it."""
 
@@ -127,7 +134,6 @@ class Protocol:
 
         # Output
         self._pings: dict[bytes, None] = {}  # sent and not answered, the oldest first
-        self._pings_received: list[bytes] = []  # and not answered
         self._close_frame: bytes | None = None
         self.close_sent: tuple[int, str] | None = None
         """Code and reason of the close frame that this end has sent."""
@@ -139,7 +145,7 @@ class Protocol:
         messages: list[Message] = []
         if self._due is not None:
             self._apply_end(*self._due)
-        if self.state is State.CLOSED:
+        if self.state is CLOSED:
             return messages
         if self._rest:
             data = self._rest + data
@@ -162,7 +168,7 @@ class Protocol:
         """The peer will send nothing more."""
         if self._due is not None:
             self._apply_end(*self._due)
-        if self.state is not State.CLOSED:
+        if self.state is not CLOSED:
             self._end(CloseCode.ABNORMAL_CLOSURE, "connection ended without a close frame")
 
     @property
@@ -172,11 +178,12 @@ class Protocol:
 
     def _read(self, data: bytes, messages: list[Message]) -> None:
         position, end = 0, len(data)
+        view = memoryview(data)
         while True:
             frame = self._frame
             if frame is None:
                 if self._kind is None and not self.is_client:
-                    position = self._read_small(data, position, end, messages)
+                    position = self._read_whole(data, position, end, messages)
                 frame = read_header(data, position)
                 if frame is None:
                     self._rest = data[position:]
@@ -186,10 +193,11 @@ class Protocol:
                 self._frame, self._seen = frame, 0
             seen = self._seen
             take = min(frame.length - seen, end - position)
-            payload = data[position : position + take]
-            position += take
             if frame.key:
-                payload = apply_mask(payload, frame.key, seen)
+                payload = apply_mask(view[position : position + take], frame.key, seen)
+            else:
+                payload = data[position : position + take]
+            position += take
             self._seen = seen + take
             frame_is_complete = self._seen == frame.length
             if frame.opcode >= Opcode.CLOSE:
@@ -210,13 +218,20 @@ class Protocol:
             elif frame.fin and (seen or not frame.opcode):
                 self._end_message(messages)
 
-    def _read_small(self, data: bytes, position: int, end: int, messages: list[Message]) -> int:
-        """Take messages that came whole in one small frame each, as most do; return the place of
-        the first that did not. What is wrong with that is not found out here."""
+    def _read_whole(self, data: bytes, position: int, end: int, messages: list[Message]) -> int:
+        """Take messages that came whole, each in one frame and in this read, as most do.
+
+        Return the place of the first that did not. What is wrong with that is not found out here.
+        """
         while end - position >= 6:
             kind, length = data[position], data[position + 1] - 0x80
             start = position + 6
-            if not 0 <= length < 126 or start + length > end or length > self._max_message_size:
+            if length == 126:
+                length = data[position + 2] << 8 | data[position + 3]
+                start = position + 8
+                if length < 126:
+                    break
+            if not 0 <= length <= self._max_message_size or length == 127 or start + length > end:
                 break
             if kind == _FINAL_TEXT:
                 try:
@@ -284,7 +299,7 @@ class Protocol:
     def _end_control_frame(self, opcode: int) -> None:
         payload = bytes(self._control)
         if opcode == Opcode.PING:
-            self._pings_received.append(payload)
+            self.pings_due.append(payload)
         elif opcode == Opcode.PONG:
             if payload in self._pings:
                 # A pong answers all pings up to its own.
@@ -343,21 +358,21 @@ class Protocol:
 
     def take_pongs(self) -> list[bytes]:
         """Return the pong frames that are due."""
-        payloads, self._pings_received = self._pings_received, []
-        if self.close_sent is not None or self.state is State.CLOSED:
+        payloads, self.pings_due = self.pings_due, []
+        if self.close_sent is not None or self.state is CLOSED:
             return []
         return [self._control_frame(Opcode.PONG, payload) for payload in payloads]
 
     def close(self, code: int | None = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Begin the closing handshake. Raises ValueError for a bad code or reason."""
         payload = close_payload(code, reason)
-        if self.state is State.OPEN:
+        if self.state is OPEN:
             self._queue_close(payload)
-            self.state = State.CLOSING
+            self.state = CLOSING
 
     def fail(self, code: int, reason: str) -> None:
         """End the connection with `code` without waiting for the peer (RFC 6455 section 7.1.7)."""
-        if self.state is State.CLOSED:
+        if self.state is CLOSED:
             return
         if code != CloseCode.ABNORMAL_CLOSURE:
             self._queue_close(close_payload(code, reason))
@@ -376,7 +391,7 @@ class Protocol:
 
     def _end(self, code: int, reason: str) -> None:
         self._due = None
-        self.state = State.CLOSED
+        self.state = CLOSED
         self.close_code, self.close_reason = int(code), reason
         self._rest = b""
         self._frame = None

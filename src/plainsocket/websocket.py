@@ -16,7 +16,7 @@ from .carriers.tcp import TcpCarrier
 from .errors import ConnectionClosed, WebSocketError
 from .frames import CloseCode, close_payload
 from .options import Options
-from .protocol import MAX_PINGS, Message, Protocol, Role, State
+from .protocol import CLOSED, MAX_PINGS, OPEN, Message, Protocol, Role
 from .timers import SLOT, TimerWheel
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class WebSocket:
     @property
     def closed(self) -> bool:
         """Whether the connection is over and the last message has been taken."""
-        return self._protocol.state is State.CLOSED and not self._messages
+        return self._protocol.state is CLOSED and not self._messages
 
     @property
     def close_code(self) -> int | None:
@@ -250,7 +250,7 @@ class WebSocket:
         if self._messages:
             # Others' turn. The loop comes back by _deliver, with a new batch's time.
             self._schedule_deliver()
-        elif self._protocol.state is State.CLOSED:
+        elif self._protocol.state is CLOSED:
             raise self._closed_error()
         timer = gevent.Timeout.start_new(timeout) if timeout is not None else None
         self._receiver = getcurrent()
@@ -259,7 +259,7 @@ class WebSocket:
                 self._hub.switch()
                 if self._messages:
                     return
-                if self._protocol.state is State.CLOSED:
+                if self._protocol.state is CLOSED:
                     raise self._closed_error()
         except gevent.Timeout as expired:
             if expired is not timer:
@@ -282,7 +282,7 @@ class WebSocket:
 
     def _deliver(self) -> None:
         """In the hub: let the receiver work through what is there; its sends leave together."""
-        if not self._messages and self._protocol.state is not State.CLOSED:
+        if not self._messages and self._protocol.state is not CLOSED:
             return
         if self._endpoint is not None:
             self._endpoint.wake()
@@ -389,7 +389,7 @@ class WebSocket:
 
     @property
     def _can_send(self) -> bool:
-        return self._protocol.state is State.OPEN and not self._carrier.broken
+        return self._protocol.state is OPEN and not self._carrier.broken
 
     @property
     def _has_room(self) -> bool:
@@ -450,7 +450,7 @@ class WebSocket:
         """
         self._check_thread()
         close_payload(code, reason)
-        if self._protocol.state is State.OPEN:
+        if self._protocol.state is OPEN:
             self._protocol.close(code, reason)
             self._write_replies()
             self._begin_close_deadline()
@@ -523,30 +523,32 @@ class WebSocket:
         self.bytes_received += len(data)
         protocol = self._protocol
         messages = protocol.receive(data)
-        for pong in protocol.take_pongs():
-            self._carrier.write_control(pong)
+        if protocol.pings_due:
+            for pong in protocol.take_pongs():
+                self._carrier.write_control(pong)
         if protocol.pongs:
             self._take_pongs()
         if messages:
             self.messages_received += len(messages)
             if not self._discarding:
                 self._messages.extend(messages)
-                self._messages_size += sum(map(len, messages)) + _MESSAGE_COST * len(messages)
+                for message in messages:
+                    self._messages_size += len(message) + _MESSAGE_COST
         self._deliver()
         if protocol.end_is_due:
             protocol.receive(b"")
-        if protocol.state is State.CLOSED:
+        if protocol.state is CLOSED:
             self._after_end()
             self._deliver()
         if protocol.message_begun and self._message_mark is None:
             self._mark_message(self._sign_of_life)
             self._set_timer(self._sign_of_life + self._options.message_timeout)
-        if self._messages_size > self._options.read_limit and protocol.state is not State.CLOSED:
+        if self._messages_size > self._options.read_limit and protocol.state is not CLOSED:
             self._paused = True
             self._carrier.pause_reading()
 
     def eof_received(self) -> None:
-        if self._protocol.state is State.CLOSED:
+        if self._protocol.state is CLOSED:
             self._carrier.end(linger=True)  # what is queued for the peer may still reach it
         else:
             self._protocol.receive_eof()

@@ -19,21 +19,18 @@ from typing import Any, Final, Protocol
 from gevent import get_hub
 
 from ..protocol import Frame
+from .calls import MOST_BUFFERS, READ_SIZE, read, write, write_many
 
 _READ: Final = 1  # libev's event bits, which gevent's loop.io takes
 _WRITE: Final = 2
 
-_READ_SIZE: Final = 64 * 1024
 _BATCH_SIZE: Final = 64 * 1024  # bytes of small frames that leave in one call
 _FLUSH_SIZE: Final = 1024 * 1024  # bytes written in a row
+_JOIN_BELOW: Final = 4096  # bytes a buffer: copying so few is cheaper than a longer list
 _MAX_CONTROL: Final = 128  # control frames in the queue
-_BATCH_BUFFERS: Final = 64  # far below the kernel's IOV_MAX
 
 # What a socket says when it would block, plain or TLS.
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-
-_read_buffer = bytearray(_READ_SIZE)  # shared: a read is copied out before anything else runs
-_read_view = memoryview(_read_buffer)
 
 
 class Receiver(Protocol):
@@ -62,6 +59,7 @@ class TcpCarrier:
         "_control",
         "_corked",
         "_ending",
+        "_fd",
         "_eof",
         "_frames",
         "_linger",
@@ -86,6 +84,7 @@ class TcpCarrier:
         self._receiver: Receiver | None = receiver
         self._hub = get_hub()
         self._socket: Any = None
+        self._fd = -1
         self._tls = False
         self._read_watcher: Any = None
         self._write_watcher: Any = None
@@ -98,7 +97,7 @@ class TcpCarrier:
         self._half_closed = False
         self._write_broken = False
         # Written in this order: what is on its way, then control frames, then the rest.
-        self._batch: deque[memoryview] = deque()
+        self._batch: list[bytes | memoryview] = []
         self._control: deque[bytes] = deque()
         self._frames: deque[Frame] = deque()
         self.buffered = 0
@@ -115,9 +114,10 @@ class TcpCarrier:
         `early` are bytes that were read already; `head` is written before all that was queued.
         """
         self._socket = sock
+        self._fd = sock.fileno()
         self._tls = hasattr(sock, "pending")
         if head:
-            self._batch.appendleft(memoryview(head))
+            self._batch.insert(0, head)
             self._account(len(head))
         if early:
             # Not from here: what the receiver does with them belongs into the hub.
@@ -133,7 +133,7 @@ class TcpCarrier:
         self._reading = True
         if early:
             self._receiver.data_received(early)
-        if self._can_read and self._read_watcher is None:
+        if self._reading and self._read_watcher is None:
             self._read_watcher = self._hub.loop.io(self._socket.fileno(), _READ)
             self._read_watcher.start(self._on_readable)
             if self._tls:
@@ -170,10 +170,6 @@ class TcpCarrier:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    @property
-    def _can_read(self) -> bool:
-        return self._reading and not self.closed
-
     def pause_reading(self) -> None:
         if self._reading:
             self._reading = False
@@ -192,22 +188,21 @@ class TcpCarrier:
 
     def _on_readable(self) -> None:
         # TLS may hold decrypted bytes that no event will tell of: read until it has none.
-        while self._can_read:
+        while self._reading and not self.closed:
             try:
-                size = self._socket.recv_into(_read_buffer)
+                data = self._socket.recv(READ_SIZE) if self._tls else read(self._fd)
             except _WOULD_BLOCK:
                 return
             except OSError:
-                size = 0
-            receiver = self._receiver
-            if receiver is None:
+                data = b""
+            if data is None or self._receiver is None:
                 return
-            if size:
-                receiver.data_received(bytes(_read_view[:size]))
+            if data:
+                self._receiver.data_received(data)
             else:
                 self._eof = True
                 self.pause_reading()
-                receiver.eof_received()
+                self._receiver.eof_received()
             if not self._tls or not self._socket.pending():
                 return
 
@@ -252,9 +247,8 @@ class TcpCarrier:
         try:
             # Not without end to a peer that reads as fast: others want their turn, and its pings.
             while before - self.buffered < _FLUSH_SIZE and not self._write_broken:
-                if not self._batch and not self._next_batch():
+                if not (self._batch or self._next_batch()) or not self._write_batch():
                     break
-                self._write_batch()
         except _WOULD_BLOCK:
             pass
         except OSError:
@@ -311,36 +305,37 @@ class TcpCarrier:
         A batch once begun is finished first: a frame must not be cut by another, and TLS must be
         given the same bytes again.
         """
+        batch = self._batch
         size = 0
-        while self._control:
-            frame = self._control.popleft()
-            self._batch.append(memoryview(frame))
-            size += len(frame)
-        while self._frames and size < _BATCH_SIZE and len(self._batch) < _BATCH_BUFFERS:
+        if self._control:
+            batch.append(b"".join(self._control))
+            self._control.clear()
+            size += len(batch[0])
+        while self._frames and size < _BATCH_SIZE and len(batch) < MOST_BUFFERS - 1:
             for buffer in self._frames.popleft():
-                self._batch.append(memoryview(buffer))
+                batch.append(buffer)
                 size += len(buffer)
-        if len(self._batch) > 1 and (size <= _BATCH_SIZE or self._tls):
-            joined = b"".join(self._batch)
-            self._batch.clear()
-            self._batch.append(memoryview(joined))
-        return bool(self._batch)
+        if len(batch) > 1 and (self._tls or size < _JOIN_BELOW * len(batch)):
+            batch[:] = [b"".join(batch)]
+        return bool(batch)
 
-    def _write_batch(self) -> None:
-        if len(self._batch) == 1:
-            sent = self._socket.send(self._batch[0])
+    def _write_batch(self) -> bool:
+        """Write what the socket takes of the batch; return whether it took any."""
+        batch = self._batch
+        if self._tls:
+            sent = self._socket.send(batch[0])
+        elif len(batch) == 1:
+            sent = write(self._fd, batch[0])
         else:
-            sent = self._socket.sendmsg(self._batch)
+            sent = write_many(self._fd, batch)
+        if sent < 0:
+            return False
         self.buffered -= sent
-        while sent:
-            first = self._batch[0]
-            if sent < len(first):
-                self._batch[0] = first[sent:]
-                return
-            sent -= len(first)
-            self._batch.popleft()
-        while self._batch and not self._batch[0]:
-            self._batch.popleft()
+        while batch and sent >= len(batch[0]):
+            sent -= len(batch.pop(0))
+        if sent:
+            batch[0] = memoryview(batch[0])[sent:]
+        return True
 
     def _wait_writable(self) -> None:
         if not self._writing:
