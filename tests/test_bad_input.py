@@ -142,7 +142,7 @@ def test_refused_handshakes(
         assert len(body) > 20
         if status == "403":
             assert "127.0.0.1" in body
-            assert "origins=[" in body
+            assert "origins=[" in body or changes["origin"] == "null"
     assert f"refused with {status}" in one_line(caplog)
 
 
@@ -324,3 +324,13 @@ def test_a_message_that_grows_may_take_its_time() -> None:
             time.sleep(0.4)
         client.send_frame(Opcode.CONTINUATION)
         assert len(client.receive_frame()[1]) == 3 * 70_000
+
+
+def test_a_ping_that_was_answered_is_followed_by_the_next_one_in_time() -> None:
+    """Also where the deadline of its pong would have been much later."""
+    with serving(ping_interval=0.2, ping_timeout=60) as server, RawClient(server.port) as client:
+        client.open()
+        for _ in range(4):
+            head, payload = client.receive_frame()
+            assert head.opcode == Opcode.PING
+            client.send_frame(Opcode.PONG, payload)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import socket
 from collections.abc import Iterator
 from types import ModuleType
@@ -10,6 +11,9 @@ from types import ModuleType
 import pytest
 
 import plainsocket.carriers.calls
+import plainsocket.carriers.tcp
+import plainsocket.frames
+import plainsocket.protocol
 from needs import unavailable
 
 
@@ -86,10 +90,27 @@ def test_errors(calls: ModuleType, pair: Pair) -> None:
         calls.write(one.fileno(), b"x")
     with pytest.raises(BrokenPipeError):
         calls.write_many(one.fileno(), [b"x"])
-    for call in (lambda: calls.read(-1), lambda: calls.write(-1, b"x")):
-        with pytest.raises((OSError, ValueError)):
-            call()
+    with pytest.raises((OSError, ValueError)):
+        calls.read(-1)
+    with pytest.raises((OSError, ValueError)):
+        calls.write(-1, b"x")
     with pytest.raises(TypeError):
         calls.write(one.fileno(), "text")
     with pytest.raises(TypeError):
         calls.write_many(one.fileno(), [b"x", "text"])
+
+
+@pytest.mark.skipif(
+    bool(os.environ.get("PLAINSOCKET_PURE")), reason="PLAINSOCKET_PURE asks for the Python ones"
+)
+def test_the_compiled_functions_are_the_ones_in_use() -> None:
+    try:
+        from plainsocket import _calls, _mask  # type: ignore[attr-defined]
+    except ImportError:
+        unavailable("plainsocket was installed without a compiler")
+    for name in ("read", "write", "write_many"):
+        assert getattr(plainsocket.carriers.calls, name) is getattr(_calls, name)
+    for name in ("apply_mask", "unmask", "unmask_text"):
+        assert getattr(plainsocket.frames, name) is getattr(_mask, name)
+    assert vars(plainsocket.protocol)["unmask_text"] is _mask.unmask_text
+    assert vars(plainsocket.carriers.tcp)["read"] is _calls.read

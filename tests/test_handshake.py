@@ -454,9 +454,16 @@ def test_refusal_names_both_hosts_and_the_remedy() -> None:
     assert "origins=['self', 'https://Other.example:8443']" in refused.body
 
 
-@pytest.mark.parametrize("origin", ["https://other.example", "null"])
-def test_remedy_of_a_refusal_is_one(origin: str) -> None:
-    asked = request({"origin": origin})
+@pytest.mark.parametrize("origin", ["null", "file://"])
+def test_no_remedy_is_named_that_would_open_a_door(origin: str) -> None:
+    refused = refusal(request({"origin": origin}))
+    assert refused.status == HTTPStatus.FORBIDDEN
+    assert "origins=" not in refused.body
+    assert "'good.example'" in refused.body
+
+
+def test_remedy_of_a_refusal_is_one() -> None:
+    asked = request({"origin": "https://other.example"})
     remedy = refusal(asked).body.partition("origins=['self', '")[2].partition("']")[0]
     assert isinstance(outcome_of(asked, Options(origins=[remedy])), Accepted)
 

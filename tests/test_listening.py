@@ -160,11 +160,20 @@ def test_name() -> None:
         assert address_of(listener)[0] == "127.0.0.1"
 
 
-def test_name_that_has_ipv6_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    found: list[Any] = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0))]
+IPV4: Any = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))
+IPV6: Any = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("found", "host"),
+    [([IPV6, IPV4], "127.0.0.1"), pytest.param([IPV6], "::1", marks=needs_ipv6)],
+)
+def test_name_is_ipv4_if_it_has_that(
+    found: list[Any], host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: found)
     with listen(host="name.example", port=0) as listener:
-        assert address_of(listener)[0] == "::1"
+        assert address_of(listener)[0] == host
 
 
 def test_several_may_share_a_port() -> None:
@@ -191,11 +200,18 @@ def test_address_of_another_machine(host: str) -> None:
     assert host in str(error)
 
 
-@pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 70, "1.2.3.4.5", "[::1]"])
-def test_name_that_does_not_resolve(host: str) -> None:
-    error = refusal(host=host)
+def test_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+    def getaddrinfo(*_args: Any, **_options: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)  # without asking a real DNS
+    error = refusal(host="no-such-host.invalid")
     assert error.errno == errno.EADDRNOTAVAIL
-    assert f"{host!r} is neither" in str(error)
+    assert "'no-such-host.invalid' is neither" in str(error)
+
+
+def test_name_that_no_dns_can_have() -> None:
+    assert refusal(host="a" * 70).errno == errno.EADDRNOTAVAIL
 
 
 def test_privileged_port(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -484,7 +500,8 @@ from plainsocket.listening import address_of, systemd_listeners
 try:
     for name in calls:
         for sock in systemd_listeners(name):
-            print("got", name, sock.fileno(), address_of(sock), sock.gettimeout(), flush=True)
+            assert sock.gettimeout() == 0 and not sock.get_inheritable()
+            print("got", name, sock.fileno(), address_of(sock), flush=True)
             sock.settimeout(20)
             accepted = sock.accept()[0]
             accepted.sendall(b"hello")
@@ -494,9 +511,6 @@ try:
 except ValueError as error:
     print("error", error)
 print("left", [name for name in os.environ if name.startswith("LISTEN_")])
-print("inherit", [int(fd) for fd in os.listdir("/proc/self/fd")
-                  if int(fd) > 2 and os.path.exists(f"/proc/self/fd/{fd}")
-                  and os.get_inheritable(int(fd))])
 """
 
 
@@ -559,12 +573,11 @@ def test_sockets_from_systemd(sockets: list[socket.socket]) -> None:
     child = run_child(sockets, calls=[None, None])
     assert [greeting(sock) for sock in sockets] == [b"hello", b"hello"]
     assert output_of(child) == [
-        f"got None 3 {sockets[0].getsockname()} 0.0",
-        f"got None 4 {sockets[1].getsockname()} 0.0",
+        f"got None 3 {sockets[0].getsockname()}",
+        f"got None 4 {sockets[1].getsockname()}",
         "end of None",
         "end of None",
         "left []",
-        "inherit []",
     ]
 
 

@@ -133,6 +133,7 @@ def test_stop_cuts_handlers_that_do_not_end() -> None:
         server.call(server.server.stop)
         with pytest.raises(PeerClosed):
             peer.recv(timeout=PATIENCE)
+        wait_until(lambda: not server.server.connections)
 
 
 def test_stop_does_not_wait_for_idle_http_connections() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import socket
 import ssl
@@ -10,6 +11,7 @@ import time
 import urllib.request
 from typing import Any
 
+import gevent
 import pytest
 import trustme
 from websockets.exceptions import ConnectionClosed as PeerClosed
@@ -180,3 +182,19 @@ def test_a_slow_reader_and_a_ping_under_tls() -> None:
                 assert peer.recv(timeout=PATIENCE) == bytes([number]) * 100_000
             assert pong.wait(PATIENCE)
             peer.send("got all")
+
+
+def test_a_silent_endpoint_under_tls_has_no_greenlet() -> None:
+    def greenlets() -> int:
+        gc.collect()
+        return sum(isinstance(item, gevent.Greenlet) and not item.dead for item in gc.get_objects())
+
+    with serving(ROUTES, ssl_context=server_context()) as server, contextlib.ExitStack() as stack:
+        before = server.call(greenlets)
+        url = f"wss://localhost:{server.port}/endpoint"
+        peers = [stack.enter_context(connect(url, ssl=client_context())) for _ in range(20)]
+        wait_until(lambda: len(server.server.connections) == 20)
+        wait_until(lambda: server.call(greenlets) <= before)
+        for peer in peers:
+            peer.send("still there?")
+            assert peer.recv(timeout=PATIENCE) == "still there?"

@@ -12,33 +12,46 @@ A block is named by its `title="…"`; what no test asks for by its name fails
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shlex
+import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
 
 import pytest
+import trustme
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
-from websockets.typing import Origin
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.sync.client import ClientConnection, connect, unix_connect
+from websockets.typing import Origin, Subprotocol
 
+import needs
 from browsers import Browser
 from plainsocket import Options
 from processes import ROOT, START, Program, running
 
 PATIENCE = 20.0  # seconds that anything may take
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/tutorial.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/tutorial.md",
+    "docs/deploy.md",
+    "docs/security.md",
+)
 PYTEST = ".venv/bin/pytest"
 HTTP_SERVER = "python -m http.server 8000 --bind 127.0.0.1"
 
@@ -80,6 +93,13 @@ def uses(document: str, *names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         "folder", [(document, names)], indirect=True, ids=["+".join(names)]
     )
+
+
+def text_of(document: str, name: str) -> str:
+    """A block that a test looks at without a folder. To be called when this module is imported."""
+    asked_for.add((document, name))
+    (text,) = (block.text for block in BLOCKS[document] if block.name == name)
+    return text
 
 
 @dataclass
@@ -179,10 +199,18 @@ def http_server(folder: Folder) -> Iterator[None]:
         yield
 
 
-def client(folder: Folder, path: str = "/ws", origin: str | None = None) -> ClientConnection:
+def client(
+    folder: Folder,
+    path: str = "/ws",
+    origin: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    subprotocols: Sequence[str] | None = None,
+) -> ClientConnection:
     return connect(
         f"ws://127.0.0.1:{folder.port}{path}",
         origin=None if origin is None else Origin(origin),
+        additional_headers=headers,
+        subprotocols=None if subprotocols is None else [Subprotocol(s) for s in subprotocols],
         open_timeout=PATIENCE,
         close_timeout=PATIENCE,
         proxy=None,
@@ -228,6 +256,9 @@ class Page:
     def wait_for_state(self, state: str) -> None:
         self.wait_until(lambda: self.text("#state") == state)
 
+    def wait_for_title(self, title: str) -> None:
+        self.wait_until(lambda: self.browser.driver.title == title)
+
     def wait_for_messages(self, *messages: str) -> None:
         self.wait_until(lambda: self.messages == list(messages))
 
@@ -252,7 +283,6 @@ def test_every_command_can_be_given(document: str) -> None:
     files = {block.name for block in BLOCKS[document]}
     makefile = (ROOT / "Makefile").read_text()
     blocks = [block.text for block in BLOCKS[document] if block.language == "sh"]
-    assert blocks
     for line in "".join(blocks).splitlines():
         words = shlex.split(line, comments=True)
         if words[0] == "make":
@@ -307,6 +337,13 @@ def test_the_table_has_every_option_with_its_default() -> None:
 @uses("README.md", "server.py")
 def test_the_readmes_server(folder: Folder) -> None:
     with serving(folder, "server.py"), client(folder, "/echo") as peer:
+        peer.send("Hello")
+        assert peer.recv(timeout=PATIENCE) == "Hello"
+
+
+@uses("README.md", "endpoint.py")
+def test_the_readmes_endpoint(folder: Folder) -> None:
+    with serving(folder, "endpoint.py"), client(folder, "/echo") as peer:
         peer.send("Hello")
         assert peer.recv(timeout=PATIENCE) == "Hello"
 
@@ -532,6 +569,321 @@ def test_the_list_of_origins(folder: Folder) -> None:
             with client(folder, origin=origin) as peer:
                 peer.send("Hello")
                 assert peer.recv(timeout=PATIENCE) == "Hello"
-        for origin in (f"http://127.0.0.1:{other}", "null"):
+        for origin in ("http://other.example", "null"):
             with pytest.raises(InvalidStatus, match="403"):
                 client(folder, origin=origin)
+
+
+# -- running a server ----------------------------------------------------------------------------
+
+DEPLOY = "docs/deploy.md"
+
+
+def check_echo(folder: Folder, path: str = "/echo", **arguments: Any) -> None:
+    with client(folder, path, **arguments) as peer:
+        peer.send("Hello")
+        assert peer.recv(timeout=PATIENCE) == "Hello"
+
+
+@contextmanager
+def tls_client(folder: Folder, authority: trustme.CA, **options: Any) -> Iterator[ClientConnection]:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    name = options.pop("name", "localhost")
+    if "certificate" in options:
+        options.pop("certificate").configure_cert(context)
+    with (
+        socket.create_connection(("127.0.0.1", folder.port), PATIENCE) as sock,
+        connect(
+            f"wss://{name}/echo", sock=sock, ssl=context, close_timeout=PATIENCE, proxy=None
+        ) as peer,
+    ):
+        yield peer
+
+
+def serial_number(peer: ClientConnection) -> str:
+    assert isinstance(peer.socket, ssl.SSLSocket)
+    certificate = peer.socket.getpeercert()
+    assert certificate is not None
+    return str(certificate["serialNumber"])
+
+
+def write_certificate(
+    authority: trustme.CA, folder: Folder, name: str = "localhost", *, chain: str, key: str
+) -> None:
+    certificate = authority.issue_cert(name)
+    certificate.private_key_pem.write_to_path(str(folder.path / key))
+    certificate.cert_chain_pems[0].write_to_path(str(folder.path / chain))
+
+
+@uses(DEPLOY, "tls.py")
+def test_a_new_certificate_at_sighup(folder: Folder) -> None:
+    authority = trustme.CA()
+    files = {"chain": "certificate.pem", "key": "key.pem"}
+    write_certificate(authority, folder, **files)
+    with serving(folder, "tls.py") as program, tls_client(folder, authority) as first:
+        old = serial_number(first)
+        folder.path.joinpath("certificate.pem").write_text("nonsense")
+        program._process.send_signal(signal.SIGHUP)
+        program.wait_for("The old certificate stays: ")
+        with tls_client(folder, authority) as peer:
+            assert serial_number(peer) == old
+        write_certificate(authority, folder, **files)
+        program._process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + PATIENCE
+        new = old
+        while new == old:
+            assert time.monotonic() < deadline
+            with tls_client(folder, authority) as peer:
+                new = serial_number(peer)
+                peer.send("Hello")
+                assert peer.recv(timeout=PATIENCE) == "Hello"
+        first.send("still there")
+        assert first.recv(timeout=PATIENCE) == "still there"
+
+
+@uses(DEPLOY, "tls.py", "tls.py: several names")
+def test_several_names(folder: Folder) -> None:
+    authority = trustme.CA()
+    write_certificate(authority, folder, chain="certificate.pem", key="key.pem")
+    for name in ("a.example.com", "b.example.com"):
+        write_certificate(authority, folder, name, chain=f"{name}.pem", key=f"{name}.key")
+    with serving(folder, "tls.py"):
+        for name in ("localhost", "a.example.com", "b.example.com"):
+            with tls_client(folder, authority, name=name) as peer:  # which checks the name
+                peer.send("Hello")
+                assert peer.recv(timeout=PATIENCE) == "Hello"
+        with (
+            pytest.raises(ssl.SSLCertVerificationError),
+            tls_client(folder, authority, name="c.example.com"),
+        ):
+            pass
+
+
+@uses(DEPLOY, "tls.py", "tls.py: client certificates")
+def test_client_certificates(folder: Folder) -> None:
+    authority, clients = trustme.CA(), trustme.CA()
+    write_certificate(authority, folder, chain="certificate.pem", key="key.pem")
+    clients.cert_pem.write_to_path(str(folder.path / "clients.pem"))
+    with serving(folder, "tls.py"):
+        known = clients.issue_cert("somebody@example.com")
+        with tls_client(folder, authority, certificate=known) as peer:
+            peer.send("Hello")
+            assert peer.recv(timeout=PATIENCE) == "Hello"
+        stranger = trustme.CA().issue_cert("somebody@example.com")
+        for arguments in ({}, {"certificate": stranger}):
+            with (
+                pytest.raises((OSError, EOFError, WebSocketException)),
+                tls_client(folder, authority, **arguments),
+            ):
+                pass
+
+
+@uses(DEPLOY, "local.py")
+def test_a_unix_socket(folder: Folder) -> None:
+    path = folder.path / "plainsocket.sock"
+    with running(sys.executable, "-u", "local.py", cwd=folder.path) as program:
+        deadline = time.monotonic() + PATIENCE
+        while not path.exists():
+            assert time.monotonic() < deadline, program.output
+            time.sleep(0.02)
+        time.sleep(0.1)  # from its bind to its listen
+        assert path.stat().st_mode & 0o777 == 0o660
+        with unix_connect(str(path), "ws://localhost/echo", proxy=None) as peer:
+            peer.send("Hello")
+            assert peer.recv(timeout=PATIENCE) == "Hello"
+        assert program.interrupt() == 0, program.output
+
+
+@uses(DEPLOY, "activated.py", "plainsocket.socket", "plainsocket.service")
+def test_a_socket_of_systemds(folder: Folder) -> None:
+    activate = needs.program("systemd-socket-activate", "systemd")
+    command = [activate, f"--listen=127.0.0.1:{folder.port}", sys.executable, "-u", "activated.py"]
+    with running(*command, cwd=folder.path) as program:
+        wait_for_port(program, folder.port)
+        check_echo(folder)
+        assert program.interrupt() == 0, program.output
+        assert "Traceback" not in program.output
+
+
+@uses(DEPLOY, "activated.py", "plainsocket.socket", "plainsocket.service")
+def test_systemds_units(folder: Folder) -> None:
+    verify = needs.program("systemd-analyze", "systemd")
+    for name in ("plainsocket.socket", "plainsocket.service"):
+        text = folder.texts[name].replace("/srv/chat/venv/bin/python", sys.executable)
+        folder.path.joinpath(name).write_text(text.replace("/srv/chat", str(folder.path)))
+    result = subprocess.run(
+        [verify, "verify", "--man=no", "./plainsocket.service", "./plainsocket.socket"],
+        cwd=folder.path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    ours = [line for line in result.stderr.splitlines() if "plainsocket" in line]
+    assert (result.returncode, ours) == (0, []), result.stderr
+
+
+@uses(DEPLOY, "one_of_many.py")
+def test_several_processes(folder: Folder) -> None:
+    with serving(folder, "one_of_many.py"):
+        check_echo(folder)
+        with running(sys.executable, "-u", "one_of_many.py", cwd=folder.path) as other:
+            time.sleep(1.0)
+            assert other._process.poll() is None, other.output
+            for _ in range(10):
+                check_echo(folder)
+            assert other.interrupt() == 0, other.output
+
+
+PROXIES = {
+    "nginx.conf": text_of(DEPLOY, "nginx.conf"),
+    "haproxy.cfg": text_of(DEPLOY, "haproxy.cfg"),
+    "haproxy.cfg, PROXY protocol": text_of(DEPLOY, "haproxy.cfg, PROXY protocol"),
+}
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_the_proxies_are_set_up_as_in_the_examples(name: str) -> None:
+    file = ROOT / "examples/deploy" / name.partition(",")[0]
+    assert PROXIES[name] in file.read_text()  # which test_proxies.py runs
+
+
+@uses(DEPLOY, "launch.py", "server.py")
+def test_the_launcher(folder: Folder) -> None:
+    """The rest is in test_handover.py."""
+    with running(sys.executable, "-u", "launch.py", cwd=folder.path) as program:
+        wait_for_port(program, folder.port)
+        check_echo(folder)
+        program._process.send_signal(signal.SIGTERM)
+        assert program.wait() == 0, program.output
+        assert "Traceback" not in program.output
+
+
+@uses(DEPLOY, "logged.py")
+def test_the_log(folder: Folder) -> None:
+    with serving(folder, "logged.py") as program:
+        check_echo(folder)
+        program.wait_for(
+            r"^\d{4}-.* INFO plainsocket: 127\.0\.0\.1:\d+: '/echo' after .* with 1000 ''"
+        )
+        with pytest.raises(InvalidStatus, match="403"):
+            client(folder, "/echo", origin="http://evil.example")
+        program.wait_for(r"^\d{4}-.* WARNING plainsocket: .*'http://evil\.example'")
+
+
+def scrape(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
+        return str(answer.read().decode())
+
+
+@uses(DEPLOY, "counted.py")
+def test_the_numbers(folder: Folder) -> None:
+    with serving(folder, "counted.py"):
+        check_echo(folder)
+        text = scrape(folder.port)
+    assert "\nplainsocket_messages_received_total 1.0\n" in text
+    rows = re.findall(r"^\| `(plainsocket_\w+)` \|", (ROOT / DEPLOY).read_text(), re.MULTILINE)
+    names = re.findall(r"^# TYPE (plainsocket_\w+) ", text, re.MULTILINE)
+    assert sorted(rows) == sorted(name for name in names if not name.endswith("_created"))
+
+
+@uses(DEPLOY, "counted.py", "counted.py: a port of its own")
+def test_the_numbers_on_a_port_of_their_own(folder: Folder) -> None:
+    with serving(folder, "counted.py"):
+        check_echo(folder)
+        assert "\nplainsocket_messages_received_total 1.0\n" in scrape(folder.other_port)
+        with pytest.raises(HTTPError, match="404"):
+            scrape(folder.port)
+
+
+# -- security ------------------------------------------------------------------------------------
+
+SECURITY = "docs/security.md"
+ATTACK = text_of(SECURITY, "attack")
+
+
+@uses(SECURITY, "origins.py")
+def test_a_list_of_origins_stops_dns_rebinding(folder: Folder) -> None:
+    with serving(folder, "origins.py"):
+        check_echo(folder)
+        check_echo(folder, origin="https://bank.example")
+        for origin in ("https://evil.example", "http://bank.example", "null"):
+            with pytest.raises(InvalidStatus, match="403"):
+                client(folder, "/echo", origin=origin)
+        with (
+            socket.create_connection(("127.0.0.1", folder.port), PATIENCE) as sock,
+            pytest.raises(InvalidStatus, match="403"),
+        ):
+            connect("ws://evil.example/echo", sock=sock, origin=Origin("http://evil.example"))
+
+
+@pytest.mark.browser
+@uses(SECURITY, "origins.py")
+def test_the_attack(folder: Folder, page: Page) -> None:
+    """A page from elsewhere, against the default rule and, as a control, without any."""
+    program = folder.path / "origins.py"
+    text = program.read_text()
+    assert 'origins=["https://bank.example"]' in text
+    script = ATTACK.replace("wss://bank.example/account", f"ws://127.0.0.1:{folder.port}/echo")
+    script += "ws.onmessage = (event) => { document.title = event.data; };\n"
+    script += 'ws.onclose = (event) => { document.title = "closed " + event.code; };\n'
+    folder.path.joinpath("evil.html").write_text(
+        f'<!doctype html>\n<meta charset="utf-8">\n<title>evil</title>\n<script>{script}</script>'
+    )
+    for origins, title in (("None", "closed 1006"), ('"*"', '{"pay": 1000, "to": "mallory"}')):
+        program.write_text(text.replace('["https://bank.example"]', origins))
+        with serving(folder, "origins.py"), http_server(folder):
+            page.open(f"http://localhost:{folder.other_port}/evil.html")
+            page.wait_for_title(title)
+    page.browser.console_errors()
+
+
+@uses(SECURITY, "login.py")
+def test_login_by_a_cookie(folder: Folder) -> None:
+    with serving(folder, "login.py"):
+        (session,) = re.findall(r'sessions = \{"(\w+)"', (folder.path / "login.py").read_text())
+        with client(folder, headers={"Cookie": f"other=1; session={session}"}) as peer:
+            peer.send("Hello")
+            assert peer.recv(timeout=PATIENCE) == "alice: Hello"
+        for cookie in ("session=wrong", "session=", "other=1"):
+            with pytest.raises(InvalidStatus, match="401"):
+                client(folder, headers={"Cookie": cookie})
+
+
+@uses(SECURITY, "ticket.py")
+def test_login_by_a_ticket(folder: Folder) -> None:
+    def fetch() -> str:
+        url = f"http://127.0.0.1:{folder.port}/"
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            return str(answer.read().decode())
+
+    with serving(folder, "ticket.py"):
+        for _ in range(20):  # whatever characters it has
+            offer = ["chat", f"ticket.{fetch()}"]
+            with client(folder, subprotocols=offer) as peer:
+                assert peer.subprotocol == "chat"
+                peer.send("Hello")
+                assert peer.recv(timeout=PATIENCE) == "alice: Hello"
+        for bad in (offer, ["chat"], ["chat", "ticket."], ["chat", "ticket.wrong"]):
+            with pytest.raises(InvalidStatus, match="401"):  # the first has been used
+                client(folder, subprotocols=bad)
+        fetch()
+
+
+@uses(SECURITY, "orders.py")
+def test_messages_that_are_checked(folder: Folder) -> None:
+    bad: list[str | bytes] = ["", "x", "[]", "1", "{}", "null", b"\xff", "[" * 999, "9" * 999]
+    for item, count in (("beer", 1), ("tea", 0), ("tea", 101), ("tea", 1.5), ("tea", True)):
+        bad.append(json.dumps({"item": item, "count": count}))
+    bad.append('{"item": [], "count": 1}')
+    with serving(folder, "orders.py"):
+        with client(folder) as peer:
+            peer.send('{"item": "tea", "count": 2}')
+            assert peer.recv(timeout=PATIENCE) == '{"ordered": 2, "item": "tea"}'
+        for message in bad:
+            with client(folder) as peer:
+                peer.send(message)
+                assert close_of(peer) == (4000, "not an order"), message
+        with client(folder) as peer:
+            peer.send("x" * 1001)
+            assert close_of(peer)[0] == 1009

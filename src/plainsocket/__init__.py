@@ -16,6 +16,7 @@ from .handshake import Refused, Request
 from .options import Options
 from .server import Server, serve
 from .websocket import WebSocket
+from .wsgi import wsgi  # from here on the name is the function, no longer the submodule
 
 __version__ = "0.1.0.dev0"
 
@@ -30,4 +31,5 @@ __all__ = [
     "WebSocketError",
     "WebSocketHandler",
     "serve",
+    "wsgi",
 ]

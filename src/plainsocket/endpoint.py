@@ -179,4 +179,5 @@ class Runner:
     def _end(self, websocket: WebSocket) -> None:
         if not self._has_ended:
             self._has_ended = True
+            websocket.end_endpoint()
             self._on_end(websocket)

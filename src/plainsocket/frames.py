@@ -156,8 +156,9 @@ PLAINSOCKET_PURE is set."""
 
 if not TYPE_CHECKING and not os.environ.get("PLAINSOCKET_PURE"):
     with contextlib.suppress(ImportError):
-        from ._mask import apply_mask, unmask
+        from . import _mask
 
+        apply_mask, unmask, unmask_text = _mask.apply_mask, _mask.unmask, _mask.unmask_text
         IS_COMPILED = True
 
 

@@ -215,6 +215,11 @@ def printable(text: str) -> str:
     return ascii(text if len(text) <= 200 else text[:200] + "…")
 
 
+def one_line(text: str) -> str:
+    """The same for text of this end's own, in which something of a peer's may be quoted."""
+    return re.sub(r"[^ -~]", lambda match: ascii(match[0])[1:-1], text[:1000])
+
+
 def _bad_request(body: str) -> Refused:
     return Refused(HTTPStatus.BAD_REQUEST, body)
 
@@ -249,6 +254,12 @@ def _check_origin(request: Request, own_host: str, options: Options) -> None:
             raise Refused(HTTPStatus.FORBIDDEN, f"Pages from {shown} may not connect.")
     elif origins is None:
         if not is_allowed(origin, ["self"], own_host):
+            if host_of(origin) is None:
+                raise Refused(
+                    HTTPStatus.FORBIDDEN,
+                    f"Pages from {shown} may not connect: they have no host, and this server's is "
+                    f"{printable(own_host)}. Serve the page by HTTP, from the same host.",
+                )
             raise Refused(
                 HTTPStatus.FORBIDDEN,
                 f"Pages from {shown} may not connect: their host is "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import random
 import resource
 import signal
 import socket as stdlib_socket
@@ -13,7 +12,7 @@ import ssl
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Final, cast
 
@@ -23,23 +22,20 @@ from gevent.event import Event
 from gevent.pool import Pool
 
 from . import tls
+from .draining import close_all
 from .endpoint import Dispatcher, Endpoint, Runner
 from .forwarded import ProxyError, TrustedProxies, read_proxy_header
 from .frames import CloseCode
-from .handler import WebSocketHandler, address_name, logger, report_end
+from .handler import WebSocketHandler
 from .handshake import Accepted, Refused, Request, accept, printable, upgrade_required
 from .listening import address_of, adopt, listen
+from .opening import address_name, logger, report_end
 from .options import Options
 from .websocket import Handler, WebSocket
-
-Application = Callable[..., Iterable[bytes]]
-"""A WSGI application (PEP 3333)."""
+from .wsgi import Application
 
 Routes = Handler | type[Endpoint] | Mapping[str, Handler | type[Endpoint]]
 """One handler for every path, or handlers by exact path."""
-
-_CLOSE_BATCH: Final = 100  # connections told 1001 in a row
-_CLOSE_SPREAD: Final = 0.5  # seconds over which all are told, so that not all come back at once
 
 
 class Server:
@@ -173,20 +169,10 @@ class Server:
         self._http.close()
         timeout = self.options.stop_timeout if timeout is None else timeout
         with gevent.Timeout(timeout, cast("Any", False)):  # False: no error at the block's end
-            self._close_all()
+            close_all(self.connections)
             self._http.join()
         self._http.cut()
         self._http.join()
-
-    def _close_all(self) -> None:
-        websockets = list(self.connections)
-        random.shuffle(websockets)
-        batches = range(0, len(websockets), _CLOSE_BATCH)
-        for start in batches:
-            for websocket in websockets[start : start + _CLOSE_BATCH]:
-                websocket.close(CloseCode.GOING_AWAY, "server is stopping")
-            if len(batches) > 1:
-                gevent.sleep(random.uniform(0, 2 * _CLOSE_SPREAD / len(batches)))
 
     def __enter__(self) -> Server:
         self.start()
@@ -225,6 +211,7 @@ def serve(
 
 
 _FILES_RESERVED: Final = 64  # descriptors for the program's own use
+_FRESH_TIME: Final = 1.0  # seconds that a new connection has for its request at the stop
 _SERVICE_UNAVAILABLE: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
     b"Content-Length: 0\r\n\r\n"
@@ -239,7 +226,7 @@ class _HTTPServer(pywsgi.WSGIServer):
         self.owner = owner
         self._ssl_context = ssl_context
         self.dispatcher = Dispatcher(owner.options.max_handlers, owner.options.dispatch_timeout)
-        self.idle: set[Any] = set()  # the sockets that wait for a request
+        self.idle: dict[Any, bool] = {}  # sockets that wait for a request: is it their first?
         self.kept: set[WebSocket] = set()  # the WebSockets that have no greenlet
         self._max_connections = owner.options.max_connections or _max_open_files()
         self._handlers = Pool()
@@ -342,7 +329,14 @@ class _HTTPServer(pywsgi.WSGIServer):
 
     def close(self) -> None:
         super().close()
-        for sock in list(self.idle):
+        for sock, is_fresh in list(self.idle.items()):
+            if is_fresh:  # accepted just now: its request is on its way
+                gevent.spawn_later(_FRESH_TIME, self._end_idle, sock)
+            else:
+                self._end_idle(sock)
+
+    def _end_idle(self, sock: Any) -> None:
+        if sock in self.idle:
             with contextlib.suppress(OSError):
                 sock.shutdown(stdlib_socket.SHUT_RD)
 
@@ -377,17 +371,20 @@ class _RoutingHandler(WebSocketHandler):
     """Serves the paths that have a handler, and leaves the rest to the WSGI application."""
 
     server: _HTTPServer
+    is_fresh = True  # no request has come yet
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.options = self.server.owner.options
 
     def read_requestline(self) -> Any:
-        self.server.idle.add(self.socket)
+        sock = self.socket
+        self.server.idle[sock] = self.is_fresh
         try:
             return super().read_requestline()
         finally:
-            self.server.idle.discard(self.socket)
+            self.is_fresh = False
+            self.server.idle.pop(sock, None)
 
     def run_application(self) -> None:
         owner = self.server.owner

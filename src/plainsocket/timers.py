@@ -76,7 +76,8 @@ class TimerWheel:
         self._timer.stop()
         self._next = slot
         if slot is not None:
-            delay = max(0.0, slot * SLOT - time.monotonic())
+            # Not below a millisecond: libuv knows none that short, and gevent warns of it.
+            delay = max(0.001, slot * SLOT - time.monotonic())
             self._timer.close()
             self._timer = self._hub.loop.timer(delay)
             self._timer.start(self._fire)

@@ -328,6 +328,10 @@ class WebSocket:
         if self._carrier.buffered:
             self._watch_for_stall()
 
+    def end_endpoint(self) -> None:
+        """The endpoint has done its last: the two need no longer keep each other alive."""
+        self._endpoint = None
+
     def take_message(self) -> Message | None:
         """The next message, or None if there is none or the batch has taken long enough."""
         if not self._messages or time.monotonic() > self._batch_end:
@@ -489,6 +493,7 @@ class WebSocket:
 
     def abort(self) -> None:
         """Cut the connection without a close frame; the close code becomes 1006."""
+        self._check_thread()
         self._protocol.fail(CloseCode.ABNORMAL_CLOSURE, "connection cut")
         self._carrier.abort()
 
@@ -576,6 +581,8 @@ class WebSocket:
             if waiter is not None:
                 waiter.set(self.latency)
         self._protocol.pongs.clear()
+        if self._options.ping_interval is not None:
+            self._set_timer(now + self._options.ping_interval)
 
     def _write_replies(self) -> None:
         frame = self._protocol.take_close()
@@ -720,7 +727,7 @@ class WebSocket:
 
     def _lose(self, reason: str) -> None:
         self._protocol.fail(CloseCode.ABNORMAL_CLOSURE, reason)
-        self._carrier.abort()
+        self._carrier.abort(reset=True)
 
 
 Handler = Callable[[WebSocket], object]

@@ -45,4 +45,6 @@ def write_many(fd: int, buffers: list[bytes | memoryview]) -> int:
 
 if not TYPE_CHECKING and not os.environ.get("PLAINSOCKET_PURE"):
     with contextlib.suppress(ImportError):
-        pass
+        from .. import _calls
+
+        read, write, write_many = _calls.read, _calls.write, _calls.write_many

@@ -9,7 +9,9 @@ from __future__ import annotations
 import _socket
 import contextlib
 import fcntl
+import os
 import ssl
+import struct
 import sys
 import termios
 from collections import deque
@@ -31,6 +33,21 @@ _MAX_CONTROL: Final = 128  # control frames in the queue
 
 # What a socket says when it would block, plain or TLS.
 _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+_RESET: Final = struct.pack("ii", 1, 0)  # for SO_LINGER
+
+_started: Final[set[TcpCarrier]] = set()  # those with a socket, for _leave_to_parent
+
+
+def _leave_to_parent() -> None:
+    """In a child just forked: the connections are its parent's."""
+    carriers = list(_started)
+    _started.clear()
+    for carrier in carriers:
+        carrier.leave_to_parent()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class Receiver(Protocol):
@@ -114,6 +131,7 @@ class TcpCarrier:
         `early` are bytes that were read already; `head` is written before all that was queued.
         """
         self._socket = sock
+        _started.add(self)
         self._fd = sock.fileno()
         self._tls = hasattr(sock, "pending")
         if head:
@@ -150,11 +168,32 @@ class TcpCarrier:
         self._linger = linger
         self.flush()
 
-    def abort(self) -> None:
-        """Close the socket now."""
+    def abort(self, *, reset: bool = False) -> None:
+        """Close the socket now; with `reset` the kernel, too, forgets what it has not sent."""
         if self.closed:
             return
         self.closed = True
+        _started.discard(self)
+        if reset and self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _RESET)
+        self._close_socket()
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.carrier_closed()
+
+    def leave_to_parent(self) -> None:
+        """In a forked child: neither read nor write any more, and let the descriptor go.
+
+        What waits for this connection here waits for ever: the copies of the parent's greenlets
+        must not find it closed and act on that.
+        """
+        self.closed = True
+        if self._hub is get_hub():
+            # Once the loop has descriptors of its own: this one's epoll is still the parent's.
+            self._hub.loop.run_callback(self._close_socket)
+
+    def _close_socket(self) -> None:
         for watcher in (self._read_watcher, self._write_watcher):
             if watcher is not None:
                 watcher.stop()
@@ -164,9 +203,6 @@ class TcpCarrier:
         self._drop_queue()
         if self._socket is not None:
             self._socket.close()  # after its watchers: the loop must not meet its number again
-        receiver, self._receiver = self._receiver, None
-        if receiver is not None:
-            receiver.carrier_closed()
 
     # -- reading ---------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""gunicorn's worker, under the path that command lines name."""

@@ -1,0 +1,1 @@
+"""What a WebSocketApplication's messages mean."""

@@ -1,0 +1,245 @@
+"""Worker: `gunicorn -k plainsocket.gunicorn.Worker application`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import socket
+import ssl
+import time
+from collections.abc import Iterable
+from datetime import timedelta
+from types import FrameType
+from typing import Any, Final, NamedTuple, cast
+
+import gevent
+from gevent import pywsgi
+from gevent.event import Event
+from gevent.pool import Pool
+from gunicorn.http.wsgi import base_environ
+from gunicorn.sock import ssl_context
+from gunicorn.workers.ggevent import GeventWorker, PyWSGIHandler
+
+from . import tls
+from .draining import close_all
+from .frames import CloseCode
+from .handler import WebSocketHandler
+from .handshake import Accepted, Request
+from .opening import address_name
+from .options import Options
+from .websocket import WebSocket
+
+_FRESH_TIME: Final = 1.0  # seconds that a new connection has for its request at the stop
+_OF_GUNICORN: Final = (
+    "proxy_protocol",
+    "max_connections",
+    "max_connections_per_address",
+    "max_handlers",
+    "dispatch_timeout",
+    "stop_timeout",
+)
+
+
+class Worker(GeventWorker):
+    """A worker in which the application finds `environ["wsgi.websocket"]`.
+
+    Everything is as with `WebSocketHandler`. Options are set in a subclass, of which gunicorn is
+    told where it imports it from (`-k module.MyWorker`)::
+
+        class MyWorker(plainsocket.gunicorn.Worker):
+            options = plainsocket.Options(max_message_size=65536)
+
+    gunicorn's `worker_connections` is the most connections of each worker, WebSockets and others;
+    those beyond it wait in the listening socket's queue for this worker or another one. A worker
+    that is to stop, by a signal or by `max_requests`, closes its WebSockets with 1001 at once, and
+    ends as soon as the last one is gone, after `graceful_timeout` at the latest.
+    """
+
+    options = Options()
+
+    handler_class: type[WebSocketHandler]
+    """What reads requests; `geventwebsocket.gunicorn.workers` puts its own there."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for field in dataclasses.fields(Options):
+            if field.name in _OF_GUNICORN and getattr(cls.options, field.name) != field.default:
+                raise TypeError(f"under gunicorn the option {field.name} has no effect")
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.websockets: set[WebSocket] = set()
+        """The open ones."""
+        self._leaving: Event | None = None  # made after the fork, when there is the hub
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        self._leaving = Event()
+        context = tls.adapt(ssl_context(self.cfg)) if self.cfg.is_ssl else None
+        connections = Pool(self.worker_connections)  # one for all that it listens on
+        servers = [_HTTPServer(self, sock, connections, context) for sock in self.sockets]
+        for server in servers:
+            server.start()
+        while self.alive:
+            self.notify()
+            self._leaving.wait(1.0)
+        self._drain(servers, connections)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self._leaving is not None:
+            # A signal may come in the middle of anything, or while the loop sleeps.
+            gevent.get_hub().loop.run_callback_threadsafe(self._leaving.set)
+
+    def count_request(self) -> None:
+        """Count a request, and leave after `max_requests` of them."""
+        self.nr += 1
+        if self.nr >= self.max_requests and self.alive and self._leaving is not None:
+            self.log.info("Autorestarting worker after current request.")
+            self.alive = False
+            self._leaving.set()
+
+    def _drain(self, servers: Iterable[_HTTPServer], connections: Pool) -> None:
+        for server in servers:
+            server.close()
+        gevent.spawn(close_all, self.websockets)
+        deadline = time.monotonic() + self.cfg.graceful_timeout
+        while len(connections) and (left := deadline - time.monotonic()) > 0:
+            self.notify()
+            connections.join(timeout=min(left, 1.0))
+        if len(connections):
+            self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
+            connections.kill(timeout=1.0)
+
+
+class _HTTPServer(pywsgi.WSGIServer):
+    """Accepts the connections of one listening socket."""
+
+    def __init__(
+        self, worker: Worker, listener: Any, connections: Pool, context: ssl.SSLContext | None
+    ) -> None:
+        self.worker = worker
+        self.idle: dict[Any, bool] = {}  # sockets that wait for a request: is it their first?
+        self._context = context
+        address = listener.getsockname()
+        super().__init__(
+            listener,
+            cast("Any", worker.wsgi),
+            spawn=connections,
+            log=None,
+            error_log=cast("Any", worker.log),
+            handler_class=worker.handler_class,
+            environ={
+                **base_environ(worker.cfg),
+                "wsgi.multithread": True,
+                # Told here, because pywsgi asks the DNS for it.
+                "SERVER_NAME": address[0] if isinstance(address, tuple) else "localhost",
+            },
+            **cast("Any", {} if context is None else {"ssl_context": context}),
+        )
+
+    def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> None:
+        """Do the handshake of TLS, in its time."""
+        timeout = self.worker.options.handshake_timeout
+        try:
+            with gevent.Timeout(timeout, TimeoutError(f"no TLS within {timeout} s")):
+                sock = tls.accept(client_socket, self._context)
+        except OSError as error:
+            self.worker.log.debug("%s: cut before a request: %s", address_name(address), error)
+            client_socket.close()
+            return
+        try:
+            self.handle(sock, address)
+        finally:
+            sock.close()
+
+    def close(self) -> None:
+        super().close()
+        for sock, is_fresh in list(self.idle.items()):
+            if is_fresh:  # accepted just now: its request is on its way
+                gevent.spawn_later(_FRESH_TIME, self._end_idle, sock)
+            else:
+                self._end_idle(sock)
+
+    def _end_idle(self, sock: Any) -> None:
+        if sock in self.idle:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RD)
+
+
+class _Handler(WebSocketHandler, PyWSGIHandler):
+    """Serves one connection, and tells the worker what happens on it."""
+
+    server: _HTTPServer
+    is_fresh = True  # no request has come yet
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.options = self.server.worker.options
+
+    def read_requestline(self) -> str:
+        sock = self.socket
+        self.server.idle[sock] = self.is_fresh
+        try:
+            return super().read_requestline()
+        finally:
+            self.is_fresh = False
+            self.server.idle.pop(sock, None)
+
+    def run_application(self) -> None:
+        self.server.worker.count_request()
+        super().run_application()
+        if not self.server.worker.alive:
+            self.close_connection = True
+
+    def open_websocket(self, websocket: WebSocket, accepted: Accepted) -> None:
+        super().open_websocket(websocket, accepted)
+        self.response_headers = accepted.headers  # for the access log
+        self.environ.pop("gunicorn.sock", None)
+        self.server.worker.websockets.add(websocket)
+        if not self.server.worker.alive:
+            websocket.close(CloseCode.GOING_AWAY, "server is stopping")
+
+    def end_websocket(self, websocket: WebSocket, code: int, reason: str) -> None:
+        try:
+            super().end_websocket(websocket, code, reason)
+        finally:
+            self.server.worker.websockets.discard(websocket)
+
+    def log_request(self) -> None:
+        """Write the line of the access log; gunicorn's own of these needs a request's headers."""
+        if self._head is None:  # what came was no request
+            environ = {
+                "REMOTE_ADDR": self._peer[0] if isinstance(self._peer, tuple) else "-",
+                "REQUEST_METHOD": "-",
+                "RAW_URI": "-",
+                "SERVER_PROTOCOL": "-",
+            }
+            headers = {}
+        else:
+            environ = self.environ
+            headers = dict(Request.from_environ(environ).headers)
+        response = _Response(
+            _text(self.status or "000"),
+            [(_text(name), _text(value)) for name, value in self.response_headers or ()],
+            self.response_length,
+        )
+        duration = timedelta(seconds=self.time_finish - self.time_start)
+        log: Any = self.server.worker.log
+        log.access(response, headers, environ, duration)
+
+
+class _Response(NamedTuple):
+    """What gunicorn's access log wants to know of a response."""
+
+    status: str
+    headers: list[tuple[str, str]]
+    sent: int
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+Worker.handler_class = _Handler

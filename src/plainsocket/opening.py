@@ -1,0 +1,259 @@
+"""From a good handshake to the end of the WebSocket, for an application on any server."""
+
+from __future__ import annotations
+
+import _socket
+import contextlib
+import functools
+import itertools
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
+
+import gevent
+
+from .errors import ConnectionClosed
+from .forwarded import Client, TrustedProxies
+from .frames import CloseCode
+from .handshake import Accepted, Refused, Request, one_line, printable
+from .options import Options
+from .websocket import WebSocket
+
+logger: Final = logging.getLogger("plainsocket")
+
+
+class Host:
+    """What serves one WebSocket: a pywsgi handler, or the middleware under another server."""
+
+    options = Options()
+    environ: dict[str, Any]
+
+    @property
+    def client_name(self) -> str:
+        """The peer, for the log."""
+        raise NotImplementedError
+
+    def open_websocket(self, websocket: WebSocket, accepted: Accepted) -> None:
+        """Send the 101 and take the connection from the server; may be called in the hub."""
+        raise NotImplementedError
+
+    def run_handler(self, websocket: WebSocket, handler: Callable[[WebSocket], object]) -> None:
+        """Call `handler` with an open WebSocket, then close that."""
+        try:
+            handler(websocket)
+        except BaseException:  # noqa: BLE001 - handler_raised raises again what is not its own
+            ending = self.handler_raised(websocket)
+        else:
+            ending = (CloseCode.NORMAL_CLOSURE, "")
+        self.end_websocket(websocket, *ending)
+
+    def handler_raised(self, websocket: WebSocket) -> tuple[int, str]:
+        """In an `except` block: return how to close after what a handler has raised."""
+        error = sys.exc_info()[1]
+        if isinstance(error, ConnectionClosed):  # the usual end of a handler
+            return CloseCode.NORMAL_CLOSURE, ""
+        if isinstance(error, (Exception, gevent.Timeout)):
+            logger.exception(
+                "%s: error in handler of %s", self.client_name, printable(websocket.path)
+            )
+            return CloseCode.INTERNAL_ERROR, "internal error"
+        websocket.abort()  # a kill, or the program's end
+        self.end_websocket(websocket, CloseCode.NORMAL_CLOSURE, "")
+        raise
+
+    def end_websocket(self, websocket: WebSocket, code: int, reason: str) -> None:
+        """Close, wait for the connection's end, and log it."""
+        try:
+            websocket.finish(code, reason)
+        finally:
+            self.environ.pop("wsgi.websocket", None)  # or the two would keep each other alive
+            report_end(websocket, self.client_name, self.options)
+
+    def report_refusal(self, request: Request, refused: Refused) -> None:
+        """Log a refusal, and tell the observer."""
+        logger.warning(
+            "%s: %s refused with %d: %s",
+            self.client_name,
+            printable(request.path),
+            refused.status,
+            one_line(refused.body),
+        )
+        self.observe_refusal(refused.status)
+
+    def observe_refusal(self, status: int) -> None:
+        if self.options.observer is not None:
+            self.options.observer.refused(status)
+
+    def observe_opening(self, websocket: WebSocket) -> None:
+        if self.options.observer is not None:
+            gevent.spawn(self.options.observer.opened, websocket)  # nothing of its in the hub
+
+
+class Opening:
+    """A WSGI application around the real one, from a good handshake on.
+
+    Until the 101 the application has the choice between the WebSocket and an ordinary response.
+    """
+
+    def __init__(self, host: Host, application: Any, request: Request, accepted: Accepted) -> None:
+        self._host = host
+        self._application = application
+        self._accepted = accepted
+        self._is_open = False
+        self._is_answered = False
+        self._status_after_101 = ""
+        self._server_start_response: Any = None
+        self._response: Iterable[bytes] = ()
+        self._websocket = WebSocket(host.options, request)
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        self._server_start_response = start_response
+        environ["wsgi.websocket"] = self._websocket
+        environ["wsgi.websocket_version"] = "13"
+        gevent.get_hub().loop.run_callback(self._open)  # as soon as the application waits
+        try:
+            self._call(environ)
+        except BaseException:
+            if not self._is_chosen:
+                self._give_up()
+                raise  # the server makes it a 500
+            ending = self._host.handler_raised(self._websocket)
+        else:
+            if self._is_answered:
+                self._give_up()
+                return self._response
+            ending = (CloseCode.NORMAL_CLOSURE, "")
+            if self._status_after_101 >= "4":
+                ending = (CloseCode.POLICY_VIOLATION, self._status_after_101[:100])
+        self._open()
+        self._host.end_websocket(self._websocket, *ending)
+        return ()
+
+    @property
+    def _is_chosen(self) -> bool:
+        """Whether the application has used the WebSocket."""
+        return self._is_open or self._websocket.buffered_amount > 0
+
+    def _call(self, environ: dict[str, Any]) -> None:
+        result = self._application(environ, self._start_response)
+        if not self._is_answered:
+            result = self._take_first_step(result)
+        if self._is_answered:
+            self._response = result
+        elif hasattr(result, "close"):
+            result.close()
+
+    def _take_first_step(self, result: Any) -> Any:
+        """A generator starts only here; of a WebSocket's response nothing is used."""
+        chunks = iter(result or ())
+        first = next(chunks, None)
+        if not self._is_answered:
+            for _ in chunks:
+                pass
+            return result
+        return result if first is None else _Resumed(first, chunks, result)
+
+    def _start_response(self, status: str, headers: Any, exc_info: Any = None) -> Any:
+        if self._is_chosen:
+            self._status_after_101 = status
+            return lambda data: None
+        self._is_answered = True
+        return self._server_start_response(status, headers, exc_info)
+
+    def _open(self) -> None:
+        if not self._is_answered and not self._is_open:
+            self._is_open = True
+            self._host.open_websocket(self._websocket, self._accepted)
+
+    def _give_up(self) -> None:
+        self._is_answered = True
+        self._host.environ.pop("wsgi.websocket", None)
+        self._websocket.abort()
+
+
+class _Resumed:
+    """A WSGI result of which the first chunk has been taken."""
+
+    def __init__(self, first: bytes, rest: Iterator[bytes], result: Any) -> None:
+        self._chunks = itertools.chain([first], rest)
+        self._result = result
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._chunks
+
+    def close(self) -> None:
+        if hasattr(self._result, "close"):
+            self._result.close()
+
+
+def take_over(sock: Any, read_early: Callable[[], bytes]) -> tuple[Any, bytes]:
+    """Take a socket of gevent's away from a server; return what a carrier needs of it.
+
+    `read_early` returns the bytes behind the request that the server has read already; it may
+    read from the socket, which does not wait any more.
+    """
+    sock.settimeout(0.0)
+    early = b""
+    with contextlib.suppress(OSError):  # TLS with no byte there says so by an error
+        early = read_early()
+    if not hasattr(sock, "pending"):
+        # Not a dup, which would make libev rebuild its epoll set; nor gevent's own object,
+        # whose watchers are of no use here.
+        sock = _socket.socket(fileno=sock.detach())
+    with contextlib.suppress(OSError):  # a Unix socket has no such delay
+        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+    return sock, early
+
+
+def refusal_headers(refused: Refused) -> list[tuple[str, str]]:
+    """The headers of the response that refuses; the connection is of no more use."""
+    names = {name.lower() for name, _ in refused.headers}
+    headers = [header for header in refused.headers if header[0].lower() != "connection"]
+    if "content-type" not in names:
+        headers.append(("Content-Type", "text/plain; charset=utf-8"))
+    length = len(refused.body.encode())
+    return [*headers, ("Content-Length", str(length)), ("Connection", "close")]
+
+
+def believe_proxies(
+    environ: dict[str, Any], headers: Mapping[str, str], options: Options
+) -> Client:
+    """Let the request be the client's that the trusted proxies name, and return that."""
+    proxies = _trusted_proxies(tuple(options.trusted_proxies))
+    client = proxies.client(environ.get("REMOTE_ADDR") or None, headers)
+    if client.host is not None:
+        environ["REMOTE_ADDR"] = client.host
+        environ["REMOTE_PORT"] = str(client.port or 0)
+    if client.scheme is not None:
+        environ["wsgi.url_scheme"] = client.scheme
+    return client
+
+
+_trusted_proxies: Final = functools.lru_cache(TrustedProxies)
+
+
+def address_name(address: Any) -> str:
+    """An address, for the log."""
+    if isinstance(address, tuple):
+        return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
+    return printable(address) if address else "-"
+
+
+def report_end(websocket: WebSocket, client_name: str, options: Options) -> None:
+    """Write the one line that the log has of a connection, and tell the observer."""
+    logger.info(
+        "%s: %s after %.3f s, %d messages of %d bytes in, %d of %d out, closed with %s %s",
+        client_name,
+        printable(websocket.path),
+        time.monotonic() - websocket.opened_at,
+        websocket.messages_received,
+        websocket.bytes_received,
+        websocket.messages_sent,
+        websocket.bytes_sent,
+        websocket.close_code,
+        printable(websocket.close_reason),
+    )
+    if options.observer is not None:
+        options.observer.closed(websocket)
