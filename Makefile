@@ -8,10 +8,15 @@ BIN := $(VENV)/bin
 CREATED := $(VENV)/.created
 RUNTIME := $(VENV)/.runtime
 DEVELOPMENT := $(VENV)/.development
+BUILT_FROM := pyproject.toml setup.py src/plainsocket/_mask.c src/plainsocket/_calls.c
+
+FUZZ_VENV := fuzz/.venv
+FUZZ_SECONDS ?= 60
 
 BROWSER_PACKAGES := chromium chromium-driver firefox-esr webkit2gtk-driver xvfb fonts-dejavu-core
+TEST_PACKAGES := $(BROWSER_PACKAGES) nginx haproxy iproute2 systemd
 
-.PHONY: help demo check test screenshot bench bench-quick clean
+.PHONY: help demo check test screenshot bench bench-quick fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -27,8 +32,10 @@ check: $(DEVELOPMENT) ## the inner loop: lint, format, types, unit tests
 	$(BIN)/pytest -m 'not browser and not autobahn and not slow'
 
 test: $(DEVELOPMENT) ## the whole suite, in real browsers and with Autobahn's cases
-	@tools/debian-packages $(BROWSER_PACKAGES) || echo 'Tests that need them will say so.' >&2
+	@tools/debian-packages $(TEST_PACKAGES) || echo 'Tests that need them will say so.' >&2
 	$(BIN)/pytest
+	@echo 'Once more in pure Python, as where no compiler is:'
+	PLAINSOCKET_PURE=1 $(BIN)/pytest -m 'not browser and not slow'
 
 screenshot: $(DEVELOPMENT) ## take the README's picture of the demo page
 	@tools/debian-packages chromium chromium-driver fonts-dejavu-core
@@ -40,8 +47,20 @@ bench: ## measure, beside other servers
 bench-quick: ## the same, shorter
 	$(MAKE) -C benchmarks bench-quick
 
+fuzz: $(FUZZ_VENV)/.installed ## fuzz for FUZZ_SECONDS each (60)
+	@mkdir -p fuzz/crashes
+	@status=0; for target in protocol handshake forwarded; do \
+		echo "== $$target, $(FUZZ_SECONDS) s"; \
+		mkdir -p fuzz/.work/$$target; \
+		$(FUZZ_VENV)/bin/python fuzz/fuzz_$$target.py -max_total_time=$(FUZZ_SECONDS) \
+			-max_len=2048 -timeout=10 -rss_limit_mb=1024 -verbosity=0 -print_final_stats=1 \
+			-artifact_prefix=fuzz/crashes/$$target- \
+			fuzz/.work/$$target fuzz/corpus/$$target || status=1; \
+	done; exit $$status
+
 clean: ## remove all that make made
-	rm -rf $(VENV) build dist src/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(FUZZ_VENV) fuzz/.work fuzz/crashes
+	rm -rf $(VENV) build dist src/*.egg-info src/plainsocket/*.so .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find examples src tests tools -name __pycache__ -exec rm -rf {} +
 
 # Debian leaves ensurepip out of its python3; a Python from elsewhere has it.
@@ -50,10 +69,17 @@ $(CREATED):
 	$(PYTHON) -m venv --clear $(VENV)
 	@touch $@
 
-$(RUNTIME): $(CREATED) pyproject.toml
+$(RUNTIME): $(CREATED) $(BUILT_FROM)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-$(DEVELOPMENT): $(CREATED) pyproject.toml
+$(DEVELOPMENT): $(CREATED) $(BUILT_FROM)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(RUNTIME)
+
+$(FUZZ_VENV)/.installed: fuzz/requirements.txt $(BUILT_FROM)
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || tools/debian-packages python3-venv
+	@test -x $(FUZZ_VENV)/bin/pip || $(PYTHON) -m venv --clear $(FUZZ_VENV)
+	$(FUZZ_VENV)/bin/pip install --quiet --disable-pip-version-check --editable . \
+		--requirement fuzz/requirements.txt
+	@touch $@

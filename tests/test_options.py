@@ -11,13 +11,28 @@ import pytest
 from plainsocket.options import Options
 
 SIZES = [
-    "max_head_size", "max_headers", "max_body_size", "max_connections", "max_connections_per_address",
-    "max_message_size", "max_fragments", "read_limit", "max_handlers", "write_limit",
-]  # fmt: skip
+    "max_head_size",
+    "max_headers",
+    "max_body_size",
+    "max_connections",
+    "max_connections_per_address",
+    "max_message_size",
+    "max_fragments",
+    "read_limit",
+    "max_handlers",
+    "write_limit",
+]
 TIMES = [
-    "handshake_timeout", "message_timeout", "body_timeout", "dispatch_timeout", "batch_time", "ping_interval", "ping_timeout",
-    "close_timeout", "send_timeout",
-]  # fmt: skip
+    "handshake_timeout",
+    "message_timeout",
+    "body_timeout",
+    "dispatch_timeout",
+    "batch_time",
+    "ping_interval",
+    "ping_timeout",
+    "close_timeout",
+    "send_timeout",
+]
 MAY_BE_NONE = ["max_connections", "max_connections_per_address", "ping_interval"]
 OTHERS = [
     "trusted_proxies",

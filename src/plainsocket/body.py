@@ -1,19 +1,26 @@
-"""The body of an ordinary request, read by an application, within a limit and a deadline."""
+"""The body of an ordinary request, read strictly by an application (RFC 9112 sections 6 and 7),
+within a limit and a deadline."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Final
 
 import gevent
-from gevent import pywsgi
 
-_MAX_DISCARDED: Final = 256 * 1024  # bytes
 _PIECE: Final = 64 * 1024  # bytes that one deadline is for
+_MAX_DISCARDED: Final = 256 * 1024  # bytes that are read for nothing, at most
+_MAX_LINE: Final = 256  # bytes of a chunk's first line
+_MAX_TRAILERS: Final = 8 * 1024  # bytes
+_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t -~\x80-\xff]*)?\r\n")
+_TRAILER: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n")
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class BodyError(OSError):
-    """The body is not to be had: too large, or too slow."""
+    """The body is not to be had: too large, too slow, or malformed."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(reason)
@@ -21,54 +28,132 @@ class BodyError(OSError):
         self.reason: Final = reason
 
 
-class Body(pywsgi.Input):
-    """`wsgi.input` with limits; what pywsgi has instead waits for ever."""
+class Body:
+    """`wsgi.input`. What pywsgi has instead waits for ever, and takes chunks that are none."""
 
-    def __init__(self, of: pywsgi.Input, *, max_size: int, timeout: float) -> None:
-        """`max_size` is in bytes, `timeout` in seconds for each 64 KiB."""
-        super().__init__(of.rfile, of.content_length, of.socket, of.chunked_input)
+    def __init__(self, of: Any, *, max_size: int, timeout: float) -> None:
+        """`of` is pywsgi's; `max_size` is in bytes, `timeout` in seconds for each 64 KiB."""
+        self._file = of.rfile
+        self._waiting_client = of.socket  # for "100 Continue", if it asked for that
+        self._is_chunked: bool = of.chunked_input
+        self._left: int = 0 if of.chunked_input else of.content_length or 0
+        self._is_done = not of.chunked_input and not self._left
+        self._rest = b""  # of a piece that a line was taken from
+        self._size = 0
         self._max_size = max_size
         self._timeout = timeout
-        self._size = 0
+        self._error: BodyError | None = None
         self.is_left = False
-        """Whether some of it is still to come, so that the connection is of no more use."""
+        """Whether what comes next on the connection may be no request."""
 
-    def _discard(self) -> None:
-        """Read what the application has left, if that is little: the next request is behind it."""
-        try:
-            self.is_left = len(self.read(_MAX_DISCARDED)) == _MAX_DISCARDED
-        except OSError:
-            self.is_left = True
-
-    def read(self, length: int | None = None) -> bytes:
-        if length is not None and length < 0:
-            length = None
+    def read(self, size: int | None = None) -> bytes:
+        if size is None or size < 0:
+            size = self._max_size + 1
         pieces = []
-        while length is None or length > 0:
-            wanted = _PIECE if length is None else min(length, _PIECE)
-            piece = self._within_limits(super().read, wanted)
+        while size > 0:
+            piece, self._rest = self._rest or self._next_piece(size), b""
             if not piece:
                 break
-            pieces.append(piece)
-            if length is not None:
-                length -= len(piece)
+            pieces.append(piece[:size])
+            self._rest = piece[size:]
+            size -= len(pieces[-1])
         return b"".join(pieces)
 
     def readline(self, size: int | None = None) -> bytes:
-        if size is None or not 0 <= size <= self._max_size:
+        if size is None or size < 0:
             size = self._max_size + 1
-        return self._within_limits(super().readline, size)
+        line = bytearray()
+        while len(line) < size:
+            piece, self._rest = self._rest or self._next_piece(_PIECE), b""
+            end = piece.find(b"\n", 0, size - len(line)) + 1 or min(len(piece), size - len(line))
+            line += piece[:end]
+            self._rest = piece[end:]
+            if not piece or line.endswith(b"\n"):
+                break
+        return bytes(line)
 
-    def _within_limits(self, read: Any, size: int) -> bytes:
-        error = BodyError(
-            HTTPStatus.REQUEST_TIMEOUT, f"no more of the body within {self._timeout} s"
-        )
-        with gevent.Timeout(self._timeout, error):
-            data: bytes = read(size)
+    def readlines(self, hint: int | None = None) -> list[bytes]:
+        lines = []
+        size = 0
+        for line in self:
+            lines.append(line)
+            size += len(line)
+            if hint is not None and 0 < hint <= size:
+                break
+        return lines
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.readline, b"")
+
+    def _discard(self) -> None:
+        """Called by pywsgi behind the response: read what the application has left, if that is
+        little, for the next request stands behind it."""
+        if self._waiting_client is not None and not self._is_done:
+            self.is_left = True  # the client has not sent it, and may do so yet
+        elif not self.is_left:
+            try:
+                self.is_left = len(self.read(_MAX_DISCARDED)) == _MAX_DISCARDED
+            except OSError:
+                self.is_left = True
+
+    # -- from the connection ---------------------------------------------------------------------
+
+    def _next_piece(self, wanted: int) -> bytes:
+        """Some bytes, or none at the end. Raises BodyError, and again each time it is asked."""
+        if self._error is not None:
+            raise self._error
+        try:
+            slow = _error(HTTPStatus.REQUEST_TIMEOUT, f"nothing more within {self._timeout} s")
+            with gevent.Timeout(self._timeout, slow):
+                return self._read_piece(wanted)
+        except BodyError as error:
+            self._error = error.with_traceback(None)
+            self.is_left = True
+            raise
+
+    def _read_piece(self, wanted: int) -> bytes:
+        if self._waiting_client is not None:
+            client, self._waiting_client = self._waiting_client, None
+            client.sendall(_CONTINUE)
+        if self._is_chunked and not self._left and not self._is_done:
+            self._read_chunk_line()
+        if self._is_done:
+            return b""
+        data: bytes = self._file.read(min(self._left, wanted, _PIECE))
+        self._left -= len(data)
         self._size += len(data)
+        if not data:
+            raise _error(HTTPStatus.BAD_REQUEST, "the connection ended within it")
         if self._size > self._max_size:
             raise too_large(self._max_size)
+        if not self._left:
+            if not self._is_chunked:
+                self._is_done = True
+            elif self._file.read(2) != b"\r\n":
+                raise _error(HTTPStatus.BAD_REQUEST, "a chunk is longer than it says")
         return data
+
+    def _read_chunk_line(self) -> None:
+        match = _CHUNK.fullmatch(self._file.readline(_MAX_LINE))
+        if match is None:
+            raise _error(HTTPStatus.BAD_REQUEST, "a chunk does not begin with its size")
+        self._left = int(match[1], 16)
+        if self._size + self._left > self._max_size:
+            raise too_large(self._max_size)
+        if not self._left:
+            self._read_trailers()
+            self._is_done = True
+
+    def _read_trailers(self) -> None:
+        left = _MAX_TRAILERS
+        while (line := self._file.readline(left)) != b"\r\n":
+            left -= len(line)
+            if not _TRAILER.fullmatch(line):
+                raise _error(HTTPStatus.BAD_REQUEST, "its trailers are malformed or too long")
+
+
+def _error(status: HTTPStatus, reason: str) -> BodyError:
+    return BodyError(status, f"The body can't be read: {reason}.")
 
 
 def too_large(limit: int) -> BodyError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from http import HTTPStatus
 from typing import Any, Final
@@ -60,6 +61,10 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._peer = self.client_address
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the peer is gone before it was answered
+            super().handle()
 
     def handle_one_request(self) -> Any:
         # pywsgi itself waits for a request's head for ever.

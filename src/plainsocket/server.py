@@ -96,15 +96,18 @@ class Server:
 
     def add(self, websocket: WebSocket) -> None:
         self.connections.add(websocket)
-        self._addresses[websocket.request.remote_address or ""] += 1
+        self.reserve(websocket.request.remote_address or "", 1)
 
     def remove(self, websocket: WebSocket) -> None:
         if websocket in self.connections:
             self.connections.remove(websocket)
-            address = websocket.request.remote_address or ""
-            self._addresses[address] -= 1
-            if not self._addresses[address]:
-                del self._addresses[address]
+            self.reserve(websocket.request.remote_address or "", -1)
+
+    def reserve(self, address: str, change: int) -> None:
+        """Count a client address as having one connection more or less."""
+        self._addresses[address] += change
+        if not self._addresses[address]:
+            del self._addresses[address]
 
     def count_of(self, address: str | None) -> int:
         """How many WebSockets a client address has open; those without one are not counted."""
@@ -372,6 +375,7 @@ class _RoutingHandler(WebSocketHandler):
 
     server: _HTTPServer
     is_fresh = True  # no request has come yet
+    _reserved: str | None = None
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -393,7 +397,7 @@ class _RoutingHandler(WebSocketHandler):
         handler = routes.get(request.path) if isinstance(routes, Mapping) else routes
         try:
             if request.wants_websocket:
-                self._check_address(request)
+                self._reserve_address(request)
             if handler is not None and request.wants_websocket:
                 self._serve_websocket(handler, request)
             elif owner.app is not None:
@@ -406,17 +410,30 @@ class _RoutingHandler(WebSocketHandler):
                 super().run_application()
         except Refused as refused:
             self.refuse(request, refused)
+        finally:
+            self._release_address()
         if self.server.closed:
             self.close_connection = True
 
-    def _check_address(self, request: Request) -> None:
+    def _reserve_address(self, request: Request) -> None:
+        """Count the client from now on: until it is open, others could pass the limit with it."""
         limit = self.options.max_connections_per_address
         address = request.remote_address
-        if limit is not None and self.server.owner.count_of(address) >= limit:
+        if limit is None or not address:
+            return
+        if self.server.owner.count_of(address) < limit:
+            self.server.owner.reserve(address, 1)
+            self._reserved = address
+        else:
             raise Refused(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 f"There are {limit} connections of your address already.",
             )
+
+    def _release_address(self) -> None:
+        if self._reserved is not None:
+            self.server.owner.reserve(self._reserved, -1)
+            self._reserved = None
 
     def _serve_websocket(self, handler: Handler | type[Endpoint], request: Request) -> None:
         accepted = accept(request, self.options)
@@ -441,6 +458,7 @@ class _RoutingHandler(WebSocketHandler):
 
     def open_websocket(self, websocket: WebSocket, accepted: Accepted) -> None:
         super().open_websocket(websocket, accepted)
+        self._release_address()
         self.server.owner.add(websocket)
         if self.server.closed:
             websocket.close(CloseCode.GOING_AWAY, "server is stopping")

@@ -291,6 +291,8 @@ class TcpCarrier:
             # The peer is gone; what it sent before may still be there to be read.
             self._write_broken = True
             self._drop_queue()
+            if not (self._reading or self._eof or self._read_watcher is None):
+                self._hub.loop.run_callback(self.abort)  # or, unread, it would never be noticed
         if self.buffered:
             self._wait_writable()
         elif self._writing:
