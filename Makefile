@@ -59,7 +59,7 @@ fuzz: $(FUZZ_VENV)/.installed ## fuzz for FUZZ_SECONDS each (60)
 	done; exit $$status
 
 clean: ## remove all that make made
-	rm -rf $(FUZZ_VENV) fuzz/.work fuzz/crashes
+	rm -rf $(FUZZ_VENV) fuzz/.work fuzz/crashes fuzz/__pycache__
 	rm -rf $(VENV) build dist src/*.egg-info src/plainsocket/*.so .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find examples src tests tools -name __pycache__ -exec rm -rf {} +
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import gevent
 import pytest
 from websockets.sync.client import connect
 
@@ -334,3 +335,23 @@ def test_a_ping_that_was_answered_is_followed_by_the_next_one_in_time() -> None:
             head, payload = client.receive_frame()
             assert head.opcode == Opcode.PING
             client.send_frame(Opcode.PONG, payload)
+
+
+def test_a_peer_that_leaves_while_reading_is_paused_is_noticed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "plainsocket")
+
+    def deaf(ws: plainsocket.WebSocket) -> None:
+        while not ws.closed:
+            gevent.sleep(0.05)
+            if ws.close_code is not None:
+                break
+
+    with serving(deaf, ping_interval=0.2, ping_timeout=60) as server:
+        with RawClient(server.port) as client:
+            client.open()
+            client.send(frame(Opcode.BINARY, bytes(1000)) * 200)
+            wait_until(lambda: [ws for ws in server.server.connections if ws._paused])
+        # And not by a reset: it has read all that was sent to it.
+        assert "closed with 1006" in one_line(caplog)

@@ -349,6 +349,8 @@ class WebSocket:
 
     def _resume_reading(self) -> None:
         self._paused = False
+        if self._ping_sent is not None:
+            self._ping_sent = time.monotonic()
         self._carrier.resume_reading()
 
     # -- sending ---------------------------------------------------------------------------------
@@ -701,8 +703,10 @@ class WebSocket:
         """Ping a silent peer; return when to look again: for a dead one not after `now`."""
         if self._ping_sent is not None:
             if self._paused:
-                # Its pong may wait behind what we do not read: the deadline rests.
-                self._ping_sent = now
+                # Its pong may wait behind what we do not read: the deadline rests until then. But
+                # it is asked again: a write tells of a peer that is gone.
+                if now >= self._ping_sent + interval:
+                    self._ping_sent = None
             elif self._sign_of_life > self._ping_sent:
                 self._ping_sent = None
                 self._grace_used = False
@@ -711,7 +715,7 @@ class WebSocket:
                 return self._sign_of_life + interval
             self._ping_sent = now
             self._write_ping()
-        return self._ping_sent + self._options.ping_timeout
+        return self._ping_sent + (interval if self._paused else self._options.ping_timeout)
 
     def _has_grace(self) -> bool:
         """Whether the peer's answer may be there already, unread because the loop was busy."""
