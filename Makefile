@@ -35,7 +35,7 @@ test: $(DEVELOPMENT) ## the whole suite, in real browsers and with Autobahn's ca
 	@tools/debian-packages $(TEST_PACKAGES) || echo 'Tests that need them will say so.' >&2
 	$(BIN)/pytest
 	@echo 'Once more in pure Python, as where no compiler is:'
-	PLAINSOCKET_PURE=1 $(BIN)/pytest -m 'not browser and not slow'
+	PLAINSOCKET_PURE=1 $(BIN)/pytest -m 'not browser'
 
 screenshot: $(DEVELOPMENT) ## take the README's picture of the demo page
 	@tools/debian-packages chromium chromium-driver fonts-dejavu-core

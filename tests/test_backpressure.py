@@ -21,6 +21,8 @@ from processes import Program, running
 from rawclient import RawClient
 from serving import PATIENCE, echo, serving, wait_until
 
+pytestmark = pytest.mark.slow
+
 # A small buffer of the kernel's at the peer's end, so that little is enough to stall.
 SMALL = 4096  # bytes
 

@@ -25,6 +25,8 @@ from processes import ROOT, Program, running
 from rawclient import RawClient
 from serving import PATIENCE, wait_until
 
+pytestmark = pytest.mark.slow
+
 SERVE = """
 server.start()
 print("port", server.server_port, flush=True)

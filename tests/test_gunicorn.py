@@ -31,6 +31,9 @@ from plainsocket.gunicorn import Worker
 from processes import ROOT, Program, running
 from rawclient import RawClient, frame
 from serving import PATIENCE
+from trust import trusting
+
+pytestmark = pytest.mark.slow
 
 APPLICATION = """
 import os
@@ -194,9 +197,7 @@ def issue_certificate(folder: Path) -> ssl.SSLContext:
     authority = trustme.CA()
     certificate = authority.issue_cert("localhost")
     certificate.private_key_and_cert_chain_pem.write_to_path(folder / "localhost.pem")
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
+    return trusting(authority)
 
 
 @each_kind

@@ -31,6 +31,8 @@ from processes import ROOT, Program, running
 from rawclient import TIMEOUT, RawClient, frame
 from serving import wait_until
 
+pytestmark = pytest.mark.slow
+
 MB = 1 << 20
 LINE = r"(INFO|WARNING) 127\.0\.0\.\d+:\d+: "  # how every line about a peer begins
 ENDED = LINE + r"'/\w+' after [0-9.]+ s, .* closed with "

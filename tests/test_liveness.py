@@ -30,6 +30,8 @@ from plainsocket.timers import TimerWheel
 from rawclient import RawClient
 from serving import PATIENCE, Running, echo, serving, wait_until
 
+pytestmark = pytest.mark.slow
+
 INTERVAL = TIMEOUT = 0.5  # seconds
 STATED = INTERVAL + TIMEOUT
 AT_MOST = 6 * STATED  # on a machine that has other things to do

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import socket
-import ssl
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ import needs
 import plainsocket
 from processes import ROOT, Program, running
 from serving import PATIENCE, Running, serving, wait_until
+from trust import trusting
 
 pytestmark = pytest.mark.slow
 
@@ -85,19 +85,13 @@ class Proxy:
         return connect(
             f"{scheme}://{host}/ws",
             sock=sock,
-            ssl=trusting() if tls else None,
+            ssl=trusting(AUTHORITY) if tls else None,
             max_size=None,
             open_timeout=PATIENCE,
             close_timeout=PATIENCE,
             proxy=None,
             **arguments,
         )
-
-
-def trusting() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    AUTHORITY.configure_trust(context)
-    return context
 
 
 def free_ports(count: int) -> list[int]:

@@ -19,8 +19,11 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 import plainsocket
+from plainsocket.frames import Opcode
 from plainsocket.protocol import Message
+from rawclient import RawClient, frame
 from serving import PATIENCE, echo, serving, wait_until
+from trust import trusting
 
 AUTHORITY = trustme.CA()
 
@@ -36,10 +39,8 @@ def server_context(*names: str) -> ssl.SSLContext:
     return context
 
 
-def client_context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    AUTHORITY.configure_trust(context)
-    return context
+def client_context(*, threads: bool = True) -> ssl.SSLContext:
+    return trusting(AUTHORITY, threads=threads)
 
 
 ROUTES: dict[str, Any] = {"/echo": echo, "/endpoint": Echo}
@@ -198,3 +199,16 @@ def test_a_silent_endpoint_under_tls_has_no_greenlet() -> None:
         for peer in peers:
             peer.send("still there?")
             assert peer.recv(timeout=PATIENCE) == "still there?"
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_tls_1_3_by_one_thread(path: str) -> None:
+    context = client_context(threads=False)
+    with serving(ROUTES, ssl_context=server_context()) as server:
+        for _ in range(50):
+            with RawClient(server.port) as client:
+                client.socket = context.wrap_socket(client.socket, server_hostname="localhost")
+                assert client.socket.version() == "TLSv1.3"
+                client.send(client.request(path) + frame(Opcode.TEXT, b"early"))
+                assert " 101 " in client.receive_head()
+                assert client.receive_frame()[1] == b"early"

@@ -43,6 +43,7 @@ import needs
 from browsers import Browser
 from plainsocket import Options
 from processes import ROOT, START, Program, running
+from trust import trusting
 
 PATIENCE = 20.0  # seconds that anything may take
 DOCUMENTS = (
@@ -587,8 +588,7 @@ def check_echo(folder: Folder, path: str = "/echo", **arguments: Any) -> None:
 
 @contextmanager
 def tls_client(folder: Folder, authority: trustme.CA, **options: Any) -> Iterator[ClientConnection]:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
+    context = trusting(authority)
     name = options.pop("name", "localhost")
     if "certificate" in options:
         options.pop("certificate").configure_cert(context)

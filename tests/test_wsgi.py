@@ -27,6 +27,7 @@ from plainsocket.frames import Opcode
 from rawclient import RawClient, frame
 from serving import PATIENCE, wait_until
 from test_handler import app_of_2011, pywsgi
+from trust import trusting
 
 
 def serving_app(app: Any, **arguments: Any) -> Any:
@@ -286,8 +287,7 @@ def test_tls() -> None:
     authority = trustme.CA()
     server_context: Any = GeventContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(server_context)
-    client_context = ssl.create_default_context()
-    authority.configure_trust(client_context)
+    client_context = trusting(authority)
     with (
         serving_app(plainsocket.wsgi(app_of_2011), ssl_context=server_context) as server,
         connect(f"wss://localhost:{server.port}/echo", ssl=client_context) as peer,
