@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import socket
 import ssl
 import time
 from collections.abc import Iterable
@@ -21,7 +19,7 @@ from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker, PyWSGIHandler
 
 from . import tls
-from .draining import close_all
+from .draining import IdleConnections, close_all
 from .frames import CloseCode
 from .handler import WebSocketHandler
 from .handshake import Accepted, Request
@@ -29,7 +27,6 @@ from .opening import address_name
 from .options import Options
 from .websocket import WebSocket
 
-_FRESH_TIME: Final = 1.0  # seconds that a new connection has for its request at the stop
 _OF_GUNICORN: Final = (
     "proxy_protocol",
     "max_connections",
@@ -120,7 +117,7 @@ class _HTTPServer(pywsgi.WSGIServer):
         self, worker: Worker, listener: Any, connections: Pool, context: ssl.SSLContext | None
     ) -> None:
         self.worker = worker
-        self.idle: dict[Any, bool] = {}  # sockets that wait for a request: is it their first?
+        self.idle = IdleConnections()
         self._context = context
         address = listener.getsockname()
         super().__init__(
@@ -156,16 +153,7 @@ class _HTTPServer(pywsgi.WSGIServer):
 
     def close(self) -> None:
         super().close()
-        for sock, is_fresh in list(self.idle.items()):
-            if is_fresh:  # accepted just now: its request is on its way
-                gevent.spawn_later(_FRESH_TIME, self._end_idle, sock)
-            else:
-                self._end_idle(sock)
-
-    def _end_idle(self, sock: Any) -> None:
-        if sock in self.idle:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RD)
+        self.idle.end_all()
 
 
 class _Handler(WebSocketHandler, PyWSGIHandler):
@@ -179,13 +167,9 @@ class _Handler(WebSocketHandler, PyWSGIHandler):
         self.options = self.server.worker.options
 
     def read_requestline(self) -> str:
-        sock = self.socket
-        self.server.idle[sock] = self.is_fresh
-        try:
-            return super().read_requestline()
-        finally:
+        with self.server.idle.waiting(self.socket, is_fresh=self.is_fresh):
             self.is_fresh = False
-            self.server.idle.pop(sock, None)
+            return super().read_requestline()
 
     def run_application(self) -> None:
         self.server.worker.count_request()

@@ -22,7 +22,7 @@ from gevent.event import Event
 from gevent.pool import Pool
 
 from . import tls
-from .draining import close_all
+from .draining import IdleConnections, close_all
 from .endpoint import Dispatcher, Endpoint, Runner
 from .forwarded import ProxyError, TrustedProxies, read_proxy_header
 from .frames import CloseCode
@@ -214,7 +214,6 @@ def serve(
 
 
 _FILES_RESERVED: Final = 64  # descriptors for the program's own use
-_FRESH_TIME: Final = 1.0  # seconds that a new connection has for its request at the stop
 _SERVICE_UNAVAILABLE: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
     b"Content-Length: 0\r\n\r\n"
@@ -229,7 +228,7 @@ class _HTTPServer(pywsgi.WSGIServer):
         self.owner = owner
         self._ssl_context = ssl_context
         self.dispatcher = Dispatcher(owner.options.max_handlers, owner.options.dispatch_timeout)
-        self.idle: dict[Any, bool] = {}  # sockets that wait for a request: is it their first?
+        self.idle = IdleConnections()
         self.kept: set[WebSocket] = set()  # the WebSockets that have no greenlet
         self._max_connections = owner.options.max_connections or _max_open_files()
         self._handlers = Pool()
@@ -332,16 +331,7 @@ class _HTTPServer(pywsgi.WSGIServer):
 
     def close(self) -> None:
         super().close()
-        for sock, is_fresh in list(self.idle.items()):
-            if is_fresh:  # accepted just now: its request is on its way
-                gevent.spawn_later(_FRESH_TIME, self._end_idle, sock)
-            else:
-                self._end_idle(sock)
-
-    def _end_idle(self, sock: Any) -> None:
-        if sock in self.idle:
-            with contextlib.suppress(OSError):
-                sock.shutdown(stdlib_socket.SHUT_RD)
+        self.idle.end_all()
 
     def join(self) -> None:
         """Wait until every connection has ended."""
@@ -382,13 +372,9 @@ class _RoutingHandler(WebSocketHandler):
         self.options = self.server.owner.options
 
     def read_requestline(self) -> Any:
-        sock = self.socket
-        self.server.idle[sock] = self.is_fresh
-        try:
-            return super().read_requestline()
-        finally:
+        with self.server.idle.waiting(self.socket, is_fresh=self.is_fresh):
             self.is_fresh = False
-            self.server.idle.pop(sock, None)
+            return super().read_requestline()
 
     def run_application(self) -> None:
         owner = self.server.owner
