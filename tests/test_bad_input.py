@@ -104,6 +104,32 @@ def test_bad_frames(
     assert f"closed with {code} " in one_line(caplog)
 
 
+def test_a_refused_message_may_be_sent_to_its_end(server: Running) -> None:
+    # A proxy that sees the connection end while it still has bytes to pass on drops the close.
+    with RawClient(server.port) as client:
+        client.open()
+        client.send(header(Opcode.BINARY, 3_000_000, key=b"abcd") + bytes(1_000_000))
+        assert client.receive_close()[0] == 1009
+        client.send(bytes(1_000_000))
+        client.socket.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            client.socket.recv(1)
+        client.socket.settimeout(PATIENCE)
+        client.send(bytes(1_000_000) + frame(Opcode.CLOSE, struct.pack("!H", 1009)))
+        assert client.receive_rest() == b""
+
+
+def test_a_refused_message_is_not_waited_for_longer_than_for_a_close() -> None:
+    with (
+        serving(echo, max_message_size=1000, close_timeout=0.3) as server,
+        RawClient(server.port) as client,
+    ):
+        client.open()
+        client.send(header(Opcode.BINARY, 1 << 40, key=b"abcd"))
+        assert client.receive_close()[0] == 1009
+        assert client.receive_rest() == b""
+
+
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("no key", {"sec_websocket_key": None}, "400"),
     ("bad key", {"sec_websocket_key": "short"}, "400"),

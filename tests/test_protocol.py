@@ -515,7 +515,10 @@ def test_default_size_limit_is_exact(role: Role) -> None:
 @pytest.mark.parametrize("announced", [101, 65536, 2**32, 2**63 - 1])
 def test_size_limit_counts_what_is_announced(role: Role, announced: int) -> None:
     protocol = Protocol(role, max_message_size=100)
-    receive(protocol, frame(role, BINARY, announced=announced))
+    receive(protocol, frame(role, BINARY, announced=announced) + bytes(60))
+    assert protocol.to_skip == announced - 60
+    assert protocol.receive(bytes(41)) == []
+    assert protocol.to_skip == announced - 101
     assert_failed(protocol, 1009)
 
 

@@ -93,6 +93,7 @@ class Protocol:
         "is_client",
         "pongs",
         "state",
+        "to_skip",
     )
 
     def __init__(
@@ -113,6 +114,10 @@ class Protocol:
         self.close_reason = ""
         self.failed = False
         """The connection ended by an error of the peer's, not by a closing handshake."""
+        self.to_skip = 0
+        """Bytes still to come of a frame that was refused for its size. A peer that is busy
+        sending it learns of the close only if it may finish: many proxies, and clients that do
+        not read while they write, drop the close frame when the connection ends before."""
         self.pings_due: list[bytes] = []
         """The payloads of pings that came and were not answered: see `take_pongs`."""
         self.pongs: list[bytes] = []
@@ -146,6 +151,7 @@ class Protocol:
         if self._due is not None:
             self._apply_end(*self._due)
         if self.state is CLOSED:
+            self.to_skip = max(0, self.to_skip - len(data))
             return messages
         if self._rest:
             data = self._rest + data
@@ -189,7 +195,12 @@ class Protocol:
                     self._rest = data[position:]
                     return
                 position += frame.size
-                self._begin_frame(frame)
+                try:
+                    self._begin_frame(frame)
+                except FrameError as error:
+                    if error.code == CloseCode.MESSAGE_TOO_BIG:
+                        self.to_skip = max(0, frame.length - (end - position))
+                    raise
                 self._frame, self._seen = frame, 0
             seen = self._seen
             take = min(frame.length - seen, end - position)

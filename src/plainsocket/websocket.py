@@ -596,6 +596,8 @@ class WebSocket:
         if self._close_deadline is None:
             self._begin_close_deadline()
         self._write_replies()
+        if self._protocol.to_skip:
+            return  # until data_received comes here again, or the deadline passes
         # After a closing handshake nothing more comes, and it is the server that closes the
         # connection first (RFC 6455 section 7.1.1).
         self._carrier.end(linger=self._protocol.failed or self._protocol.is_client)
