@@ -20,6 +20,7 @@ from .protocol import CLOSED, MAX_PINGS, OPEN, Message, Protocol, Role
 from .timers import SLOT, TimerWheel
 
 if TYPE_CHECKING:
+    from .carriers import Carrier, NewCarrier
     from .endpoint import Runner
     from .handshake import Request
 
@@ -85,8 +86,12 @@ class WebSocket:
         request: Request,
         *,
         role: Role = "server",
+        carrier: NewCarrier | None = None,
     ) -> None:
-        """Made by servers and clients, not by applications."""
+        """Made by servers and clients, not by applications.
+
+        `carrier` is for another one than tcp: there frames are not masked.
+        """
         self._options = options
         self._request = request
         self._hub = get_hub()
@@ -94,8 +99,9 @@ class WebSocket:
             role,
             max_message_size=options.max_message_size,
             max_fragments=options.max_fragments,
+            masked=carrier is None,
         )
-        self._carrier = TcpCarrier(self)
+        self._carrier: Carrier = TcpCarrier(self) if carrier is None else carrier(self)
         self._gone: Event | None = None
         self._endpoint: Runner | None = None  # what takes the messages, if not receive()
 
@@ -170,7 +176,7 @@ class WebSocket:
 
     @property
     def carrier(self) -> str:
-        """What moves the bytes: "tcp"."""
+        """What moves the bytes: "tcp"; or "http", and "http-poll" where responses are held."""
         return self._carrier.name
 
     @property
