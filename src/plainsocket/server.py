@@ -507,6 +507,9 @@ class _RoutingHandler(WebSocketHandler):
         if self.server.closed:
             self.close_connection = True
 
+    def new_sessions(self) -> Sessions:
+        return self.server.new_sessions()
+
     def _reserve_address(self, request: Request) -> None:
         """Count the client from now on: until it is open, others could pass the limit with it."""
         if self.server.owner.reserve_for(request):

@@ -21,9 +21,9 @@ from gevent.pool import Pool
 
 from .body import Body, BodyError
 from .carriers import posts
+from .carriers.base import Receiver
 from .carriers.http import Channel, Conflict, Response, Session
 from .carriers.records import RecordError
-from .carriers.tcp import Receiver
 from .handshake import Accepted, Refused, Request, accept, check_origin
 from .opening import Host, Opening
 from .options import Options

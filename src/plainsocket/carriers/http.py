@@ -10,7 +10,7 @@ import errno
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import gevent
 from gevent import get_hub, getcurrent
@@ -19,6 +19,7 @@ from gevent.event import Event
 from ..protocol import Frame
 from ..timers import TimerWheel
 from . import posts
+from .base import Carrier, Receiver
 from .records import (
     MAX_CREDIT,
     UP,
@@ -32,9 +33,6 @@ from .records import (
     credit,
     encode,
 )
-
-if TYPE_CHECKING:
-    from .tcp import Receiver
 
 _PIECE: Final = 64 * 1024  # bytes written in a row
 _POLL_SIZE: Final = 1 << 20  # bytes of an answer to a poll
@@ -52,7 +50,7 @@ class Conflict(Exception):
     """A request does not fit what came before it."""
 
 
-class Channel:
+class Channel(Carrier):
     """Moves the bytes of one WebSocket. Until `start` it is a queue."""
 
     __slots__ = (
@@ -64,13 +62,13 @@ class Channel:
         "_receiver",
         "_session",
         "_source",
-        "closed",
         "number",
         "subprotocol",
     )
 
     def __init__(self, session: Session, number: int, credit: int, receiver: Receiver) -> None:
         """`credit`: bytes that may be sent at first."""
+        super().__init__()
         self._session = session
         self.number = number
         self._receiver: Receiver | None = receiver
@@ -81,11 +79,10 @@ class Channel:
         self._credit = session.commit()
         self._left = self._credit  # bytes that the client may still send
         self.subprotocol: str | None = None
-        self.closed = False
         session.channels[number] = self
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         return self._session.carrier
 
     def start(self, sock: Any = None, early: bytes = b"", *, head: bytes = b"") -> None:
@@ -114,13 +111,14 @@ class Channel:
         if self.closed:
             return
         self._source.drop()
+        self.buffered = 0
         if self._is_started:
             self._source.end()
             self._session.flush()
         self._close()
 
     def _close(self) -> None:
-        self.closed = True
+        self.closed = self.broken = True
         self._inbox.clear()
         self._source.on_progress = None
         self._session.forget(self, self._credit, expects_end=self._is_started)
@@ -184,20 +182,6 @@ class Channel:
             raise RecordError(f"too much credit for channel {self.number}")
         self._source.wake()
 
-    @property
-    def buffered(self) -> int:
-        """Bytes that have not gone into the stream."""
-        return self._source.buffered
-
-    @property
-    def bytes_accepted(self) -> int:
-        """Bytes ever written."""
-        return self._source.accepted
-
-    @property
-    def broken(self) -> bool:
-        return self.closed
-
     def unacknowledged(self) -> int:
         return self._source.unacknowledged()
 
@@ -207,15 +191,20 @@ class Channel:
     def uncork(self) -> None:
         pass
 
+    def write_frame(self, frame: bytes) -> None:
+        self.write([(frame,)])
+
     def write(self, frames: Sequence[Frame]) -> None:
         if not self.closed:
             for frame in frames:
                 self._source.write(frame)
+            self._count()
             self.flush()
 
     def write_control(self, frame: bytes) -> None:
         if not self.closed:
             self._source.write_control(frame)
+            self._count()
             self.flush()
 
     def flush(self) -> None:
@@ -223,7 +212,12 @@ class Channel:
             self._source.wake()
             self._session.flush()
 
+    def _count(self) -> None:
+        self.buffered = self._source.buffered
+        self.bytes_accepted = self._source.accepted
+
     def _progressed(self) -> None:
+        self._count()
         if self._source.has_ended and not self.closed:
             self._close()
         elif self._receiver is not None:
