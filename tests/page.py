@@ -142,10 +142,13 @@ def post(
 ) -> Reply:
     """Send one request on a connection of its own; `headers` with `_` for `-`."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
-    fields = {"content-type": CONTENT_TYPE, "origin": f"http://127.0.0.1:{port}"}
-    fields |= {name.replace("_", "-"): value for name, value in headers.items()}  # type: ignore[misc]
-    fields = {name: value for name, value in fields.items() if value is not None}
-    connection.request("POST", path, body, fields)
+    fields: dict[str, str | None] = {
+        "content-type": CONTENT_TYPE,
+        "origin": f"http://127.0.0.1:{port}",
+    }
+    fields |= {name.replace("_", "-"): value for name, value in headers.items()}
+    sent = {name: value for name, value in fields.items() if value is not None}
+    connection.request("POST", path, body, sent)
     return Reply(connection, connection.getresponse())
 
 

@@ -88,9 +88,8 @@ class Sessions:
 
     def respond(self, host: Host, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a request of the carrier, as a WSGI application does."""
-        request = Request.from_environ(environ)
         try:
-            return self._respond(host, request, start_response)
+            return self._respond(host, environ, start_response)
         except Refused as error:
             refusal = error
         except Conflict as error:
@@ -99,10 +98,9 @@ class Sessions:
             refusal = Refused(HTTPStatus.BAD_REQUEST, f"Not a request of the http carrier: {error}")
         except BodyError as error:
             refusal = Refused(error.status, error.reason)
-        return self._refuse(host, request, start_response, refusal)
+        return self._refuse(host, environ, start_response, refusal)
 
-    def _respond(self, host: Host, request: Request, start_response: Any) -> Iterable[bytes]:
-        environ = request.environ
+    def _respond(self, host: Host, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         version = posts.version_of(environ["CONTENT_TYPE"])
         if version != posts.VERSION:
             raise Refused(
@@ -115,32 +113,36 @@ class Sessions:
         data = read(_PIECE)
         kind = data[:1]
         if kind == bytes((posts.UP,)):
-            return self._up(request, start_response, data, read)
+            return self._up(environ, start_response, data, read)
         while more := read(_PIECE):
             data += more
             if len(data) > posts.MAX_OPEN:
                 raise _too_large()
         host.tune_socket()
         if kind == bytes((posts.DOWN,)):
-            return self._down(request, start_response, posts.read_down(data))
+            return self._down(environ, start_response, posts.read_down(data))
         if kind == bytes((posts.OPEN,)):
-            return self._open(host, request, start_response, posts.read_open(data))
+            return self._open(host, environ, start_response, posts.read_open(data))
         raise posts.PostError("it is none of the three kinds")
 
     # -- the streams -----------------------------------------------------------------------------
 
     def _up(
-        self, request: Request, start_response: Any, data: bytes, read: Callable[[int], bytes]
+        self,
+        environ: dict[str, Any],
+        start_response: Any,
+        data: bytes,
+        read: Callable[[int], bytes],
     ) -> Iterable[bytes]:
         while (post := posts.read_up(data)) is None:
             more = read(_PIECE)
             if not more:
                 raise posts.PostError("an up request is longer")
             data += more
-        session = self._session_of(request, post.token)
+        session = self._session_of(environ, post.token)
         if session.uploads >= _MOST_UPLOADS:
             raise Refused(HTTPStatus.TOO_MANY_REQUESTS, "There are as many up requests already.")
-        lasts = "CONTENT_LENGTH" not in request.environ
+        lasts = "CONTENT_LENGTH" not in environ
         session.uploads += 1
         session.streaming += lasts
         try:
@@ -159,12 +161,14 @@ class Sessions:
             session.uploads -= 1
             session.streaming -= lasts
         gevent.sleep(0)  # the replies first: the page waits for them
-        headers = self._headers(request, session.origin)
+        headers = _cors(environ, session.origin)
         start_response("204 No Content", [*headers, _NO_STORE, ("Plainsocket", session.tell())])
         return ()
 
-    def _down(self, request: Request, start_response: Any, post: posts.Down) -> Iterable[bytes]:
-        session = self._session_of(request, post.token)
+    def _down(
+        self, environ: dict[str, Any], start_response: Any, post: posts.Down
+    ) -> Iterable[bytes]:
+        session = self._session_of(environ, post.token)
         response = Response(
             session,
             posts.stream_from(post.offset),
@@ -173,17 +177,17 @@ class Sessions:
             seconds=post.seconds,
         )
         session.attach(response, post.number)
-        return self._answer(request, start_response, session, response)
+        return self._answer(environ, start_response, session, response)
 
     def _answer(
         self,
-        request: Request,
+        environ: dict[str, Any],
         start_response: Any,
         session: Session,
         response: Response,
         more_headers: Iterable[tuple[str, str]] = (),
     ) -> Iterable[bytes]:
-        headers = [*self._headers(request, session.origin), *_STREAM_HEADERS, *more_headers]
+        headers = [*_cors(environ, session.origin), *_STREAM_HEADERS, *more_headers]
         if not response.is_poll:
             start_response("200 OK", headers)
             return response
@@ -191,42 +195,42 @@ class Sessions:
         start_response("200 OK", [*headers, ("Content-Length", str(len(body)))])
         return [body]
 
-    def _session_of(self, request: Request, token: bytes) -> Session:
-        session = self._find(request, token)
+    def _session_of(self, environ: dict[str, Any], token: bytes) -> Session:
+        session = self._find(environ, token)
         if session is None:
-            check_origin(request, self.options)
+            check_origin(Request.from_environ(environ), self.options)
             raise Refused(HTTPStatus.GONE, "There is no such session.")
         return session
 
-    def _find(self, request: Request, token: bytes) -> Session | None:
+    def _find(self, environ: dict[str, Any], token: bytes) -> Session | None:
         session = self._sessions.get(token)
-        if session is None or session.origin != request.headers.get("origin"):
+        if session is None or session.origin != environ.get("HTTP_ORIGIN"):
             return None
         return session
 
     # -- opening ---------------------------------------------------------------------------------
 
     def _open(
-        self, host: Host, request: Request, start_response: Any, post: posts.Open
+        self, host: Host, environ: dict[str, Any], start_response: Any, post: posts.Open
     ) -> Iterable[bytes]:
-        origin = request.headers.get("origin")
+        origin = environ.get("HTTP_ORIGIN")
         opening = self._opens.get(post.nonce)
         if opening is None:
-            opening = self._begin(host, request, post)
+            opening = self._begin(host, environ, post)
         elif (opening.origin, opening.number) != (origin, post.channel):
             raise Conflict("The nonce has been used.")
         answer = opening.answer.get()
         if answer is not None:
-            start_response(answer.status, [*answer.headers, *self._headers(request, origin)])
+            start_response(answer.status, [*answer.headers, *_cors(environ, origin)])
             return answer.body
         session = opening.session
         assert session is not None
         headers = [pair for pair in opening.headers if pair[0].lower() not in _OF_THE_ANSWER]
         if opening.has_joined:
-            headers += [*self._headers(request, origin), _NO_STORE, ("Plainsocket", session.tell())]
+            headers += [*_cors(environ, origin), _NO_STORE, ("Plainsocket", session.tell())]
             start_response("204 No Content", headers)
             return ()
-        flags = posts.READS_AS_IT_COMES if isinstance(request.environ["wsgi.input"], Body) else 0
+        flags = posts.READS_AS_IT_COMES if isinstance(environ["wsgi.input"], Body) else 0
         preface = posts.new_session(
             session.token, session.heartbeat, session.reach, self._largest, flags
         )
@@ -235,16 +239,16 @@ class Sessions:
             session.attach(response, 0)
         except Conflict:
             raise Refused(HTTPStatus.GONE, "The session has gone on since.") from None
-        return self._answer(request, start_response, session, response, headers)
+        return self._answer(environ, start_response, session, response, headers)
 
-    def _begin(self, host: Host, request: Request, post: posts.Open) -> _Open:
+    def _begin(self, host: Host, environ: dict[str, Any], post: posts.Open) -> _Open:
         """Serve the WebSocket in a greenlet of its own, as it outlives this request."""
         if self._is_stopping:
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "The server is stopping.")
         if self._pool is not None and self._pool.full():
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "There are too many connections.")
-        opening = _Open(self, host.client_name, _as_websocket(request, post), post)
-        session = self._find(request, post.token)
+        opening = _Open(self, host.client_name, _as_websocket(environ, post), post)
+        session = self._find(environ, post.token)
         if session is not None and session.has_room:
             session.reserve(post.channel)
             opening.session = session
@@ -292,25 +296,14 @@ class Sessions:
 
     # -- answers ---------------------------------------------------------------------------------
 
-    def _headers(self, request: Request, origin: str | None) -> list[tuple[str, str]]:
-        """What lets a page of another origin read the answer; `origin` is an allowed one."""
-        host = request.headers.get("host", "")
-        if origin is None or origin == f"{request.environ['wsgi.url_scheme']}://{host}":
-            return []
-        return [
-            ("Access-Control-Allow-Origin", origin),
-            ("Access-Control-Allow-Credentials", "true"),
-            ("Access-Control-Expose-Headers", "Plainsocket"),
-            ("Vary", "Origin"),
-        ]
-
     def _refuse(
-        self, host: Host, request: Request, start_response: Any, refused: Refused
+        self, host: Host, environ: dict[str, Any], start_response: Any, refused: Refused
     ) -> Iterable[bytes]:
+        request = Request.from_environ(environ)
         host.report_refusal(request, refused, is_usual=refused.status in _USUAL)
         headers = [pair for pair in refused.headers if pair[0].lower() not in _OF_THE_ANSWER]
         if refused.status != HTTPStatus.FORBIDDEN:  # then the Origin is an allowed one
-            headers += self._headers(request, request.headers.get("origin"))
+            headers += _cors(environ, environ.get("HTTP_ORIGIN"))
         body = refused.body.encode()
         headers += [_NO_STORE, ("Content-Length", str(len(body)))]
         if not any(name.lower() == "content-type" for name, _ in headers):
@@ -468,11 +461,11 @@ def _no_write(data: bytes) -> None:
     raise RuntimeError("answer by returning an iterable, where a WebSocket is asked for by HTTP")
 
 
-def _as_websocket(request: Request, post: posts.Open) -> Request:
+def _as_websocket(environ_of_post: dict[str, Any], post: posts.Open) -> Request:
     """The request for a WebSocket that an open request stands for."""
     environ = {
         key: value
-        for key, value in request.environ.items()
+        for key, value in environ_of_post.items()
         if not key.startswith(("CONTENT_", "HTTP_CONTENT_", "gunicorn.sock"))
     }
     for name in ("HTTP_TRANSFER_ENCODING", "HTTP_EXPECT", "wsgi.file_wrapper"):
@@ -496,6 +489,18 @@ def _as_websocket(request: Request, post: posts.Open) -> Request:
 def _reader(body: Any) -> Callable[[int], bytes]:
     """What reads some of a request's body: of plainsocket's own, what has come."""
     return body.read_some if isinstance(body, Body) else body.read
+
+
+def _cors(environ: dict[str, Any], origin: str | None) -> list[tuple[str, str]]:
+    """What lets a page of another origin read the answer; `origin` is an allowed one."""
+    if origin is None or origin == f"{environ['wsgi.url_scheme']}://{environ.get('HTTP_HOST')}":
+        return []
+    return [
+        ("Access-Control-Allow-Origin", origin),
+        ("Access-Control-Allow-Credentials", "true"),
+        ("Access-Control-Expose-Headers", "Plainsocket"),
+        ("Vary", "Origin"),
+    ]
 
 
 def _too_large() -> Refused:

@@ -425,6 +425,8 @@ class Session:
         channels, self._to_deliver = list(self._to_deliver), {}
         for channel in channels:
             channel.deliver()
+        if self.response is not None and self.outbox.has_more:
+            self.response.resume()
 
     # -- the down stream -------------------------------------------------------------------------
 
@@ -525,9 +527,10 @@ class Response:
         """Of the next byte that is given to the server."""
         self.is_poll = is_poll
         self._kept: Iterator[bytes] = iter(())
-        self._wake = Event()
         self._is_finished = False
-        self._greenlet = getcurrent()
+        self._greenlet: Any = getcurrent()
+        self._is_waiting = False
+        self._will_resume = False
         now = time.monotonic()
         self._ends_at = now + (min(seconds, session.heartbeat) if is_poll else max(seconds, 1))
         self._written_at = now
@@ -540,13 +543,38 @@ class Response:
         self._first = next(self._kept, b"")
 
     def wake(self) -> None:
-        """There is more."""
-        self._wake.set()
+        """There is more: go on as soon as the greenlet that has made it waits."""
+        if self._is_waiting and not self._will_resume:
+            self._will_resume = True
+            get_hub().loop.run_callback(self._resume_later)
+
+    def _resume_later(self) -> None:
+        self._will_resume = False
+        self.resume()
+
+    def resume(self) -> None:
+        """In the hub: go on now."""
+        if self._is_waiting:
+            self._greenlet.switch()
+
+    def _wait(self, timeout: float | None = None) -> None:
+        """Until `resume`, or for `timeout` seconds."""
+        hub = get_hub()
+        timer = None if timeout is None else hub.loop.timer(timeout)
+        self._is_waiting = True
+        try:
+            if timer is not None:
+                timer.start(self.resume)
+            hub.switch()
+        finally:
+            self._is_waiting = False
+            if timer is not None:
+                timer.close()
 
     def finish(self) -> None:
         """End it: another one has taken over, or the session is over."""
         self._is_finished = True
-        self._wake.set()
+        self.wake()
         if self._is_writing:
             get_hub().loop.run_callback(gevent.spawn_later, _LAST_WRITE, self._give_up)
 
@@ -587,8 +615,7 @@ class Response:
             elif self._is_finished:
                 return
             else:
-                self._wake.wait()
-            self._wake.clear()
+                self._wait()
             data = self._next()
 
     def _next(self) -> bytes:
@@ -610,14 +637,13 @@ class Response:
         pieces: list[bytes] = [self._preface]
         size = 0
         while True:
-            self._wake.clear()
             while size < _POLL_SIZE and (data := self._next()):
                 pieces.append(data)
                 size += len(data)
             left = self._ends_at - time.monotonic()
             if size or self._is_finished or left <= 0:
                 break
-            self._wake.wait(left)
+            self._wait(left)
         if self._session.response is self:
             self._session.written = self.position
         self.close()
