@@ -7,6 +7,7 @@ cdef class Protocol:
     cdef readonly tuple _due
     cdef readonly Py_ssize_t _fragments
     cdef readonly object _frame
+    cdef readonly bint _is_masked
     cdef readonly object _kind
     cdef readonly object _large
     cdef readonly Py_ssize_t _max_fragments

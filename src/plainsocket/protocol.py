@@ -68,6 +68,7 @@ class Protocol:
         "_due",
         "_fragments",
         "_frame",
+        "_is_masked",
         "_kind",
         "_large",
         "_max_fragments",
@@ -96,9 +97,12 @@ class Protocol:
         *,
         max_message_size: int = 1 << 20,
         max_fragments: int = 1 << 16,
+        masked: bool = True,
     ) -> None:
-        """`max_message_size` is in bytes, text counted as UTF-8; `max_fragments` in frames."""
+        """`max_message_size` is in bytes, text counted as UTF-8; `max_fragments` in frames.
+        `masked`: whether the client's frames are masked (RFC 6455 section 5.3)."""
         self.is_client = role == "client"
+        self._is_masked = masked
         self._max_message_size = max_message_size
         self._max_fragments = max_fragments
 
@@ -267,8 +271,9 @@ class Protocol:
         """Check what the head alone can tell, before any payload is kept."""
         if frame.rsv:
             raise FrameError(CloseCode.PROTOCOL_ERROR, "reserved bit set without an extension")
-        if bool(frame.key) is self.is_client:
-            wrong = "masked frame from a server" if frame.key else "unmasked frame from a client"
+        if bool(frame.key) is (self.is_client or not self._is_masked):
+            wrong = "masked frame" if frame.key else "unmasked frame"
+            wrong += " from a server" if self.is_client else " from a client"
             raise FrameError(CloseCode.PROTOCOL_ERROR, wrong)
         if frame.opcode >= Opcode.CLOSE:
             self._control.clear()
@@ -428,7 +433,7 @@ class Protocol:
         return b"".join(self._frame_of(opcode, payload))
 
     def _frame_of(self, opcode: int, payload: bytes | memoryview, *, fin: bool = True) -> Frame:
-        key = os.urandom(4) if self.is_client else b""
+        key = os.urandom(4) if self.is_client and self._is_masked else b""
         head = header(opcode, len(payload), fin=fin, key=key)
         if key:
             payload = wire.apply_mask(payload, key, 0)

@@ -90,8 +90,12 @@ class WebSocket(Receiver):
         request: Request,
         *,
         role: Role = "server",
+        carrier: Callable[[Receiver], Carrier] | None = None,
     ) -> None:
-        """Made by servers and clients, not by applications."""
+        """Made by servers and clients, not by applications.
+
+        `carrier` is for another one than tcp: there frames are not masked.
+        """
         self._options = options
         self._request = request
         self._read_limit = options.read_limit  # attributes of our own are found faster
@@ -103,8 +107,9 @@ class WebSocket(Receiver):
             role,
             max_message_size=options.max_message_size,
             max_fragments=options.max_fragments,
+            masked=carrier is None,
         )
-        self._carrier: Carrier = TcpCarrier(self)
+        self._carrier: Carrier = TcpCarrier(self) if carrier is None else carrier(self)
         self._gone: Event | None = None
         self._endpoint: Runner | None = None  # what takes the messages, if not receive()
 
@@ -180,7 +185,7 @@ class WebSocket(Receiver):
 
     @property
     def carrier(self) -> str:
-        """What moves the bytes: "tcp"."""
+        """What moves the bytes: "tcp"; or "http", and "http-poll" where responses are held."""
         return self._carrier.name
 
     @property
