@@ -213,7 +213,8 @@ def take_over(sock: Any, read_early: Callable[[], bytes]) -> tuple[Any, bytes]:
     if not hasattr(sock, "pending"):
         # Not a dup, which would make libev rebuild its epoll set; nor gevent's own object,
         # whose watchers are of no use here.
-        sock = _socket.socket(fileno=sock.detach())
+        family, kind, proto = sock.family, sock.type, sock.proto  # told, or the kernel is asked
+        sock = _socket.socket(family, kind, proto, fileno=sock.detach())
     with contextlib.suppress(OSError):  # a Unix socket has no such delay
         sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
     return sock, early
@@ -271,6 +272,13 @@ def address_name(address: Any) -> str:
 
 def report_end(websocket: WebSocket, client_name: str, options: Options) -> None:
     """Write the one line that the log has of a connection, and tell the observer."""
+    if logger.isEnabledFor(logging.INFO):
+        _log_end(websocket, client_name)
+    if options.observer is not None:
+        options.observer.closed(websocket)
+
+
+def _log_end(websocket: WebSocket, client_name: str) -> None:
     logger.info(
         "%s: %s after %.3f s, %d messages of %d bytes in, %d of %d out, closed with %s %s",
         client_name,
@@ -283,5 +291,3 @@ def report_end(websocket: WebSocket, client_name: str, options: Options) -> None
         websocket.close_code,
         printable(websocket.close_reason),
     )
-    if options.observer is not None:
-        options.observer.closed(websocket)
