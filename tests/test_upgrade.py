@@ -16,10 +16,11 @@ from serving import serving
 
 REQUEST = (
     b"GET /a%20path/%C3%A4?q=1&%20 HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-    b"Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-Twice: one\r\nx-twice:\ttwo \r\nCookie: a=1\r\nCookie: b=2\r\n"
-    b"X_Under: score\r\nContent-Type: text/plain\r\nContent-Length: 0\r\nX-Empty:\r\n"
-    b"X-Latin: \xe4\r\nX-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\r\n"
+    b"Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-Twice: one\r\nx-twice:\ttwo \r\n"
+    b"Cookie: a=1\r\nCookie: b=2\r\nX_Under: score\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 0\r\nX-Empty:\r\nX-Latin: \xe4\r\n"
+    b"X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\r\n"
 )
 
 
