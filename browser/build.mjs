@@ -13,6 +13,7 @@ const banner = "/* plainsocket, the plain WebSocket where networks break it; MIT
 
 // What is built of what. A file for old engines is ES5, whatever its source: `es5`.
 const FILES = [
+  { name: "plainsocket.mjs", source: "src/module.ts", format: "esm" },
 ];
 
 // esbuild lowers no classes and no `let`; TypeScript does, file by file, before esbuild joins them.
@@ -47,3 +48,4 @@ await Promise.all(
     }),
   ),
 );
+await copyFile(resolve(here, "src/plainsocket.d.mts"), resolve(folder, "plainsocket.d.mts"));

@@ -55,6 +55,7 @@ function readProtocols(given: unknown): string[] {
   if (given === undefined) return [];
   if (Object(given) === given) {
     const object = given as Iterable<unknown> & { protocols?: unknown };
+    if (Array.isArray(object)) return object.map((protocol) => `${protocol}`);
     if (object[Symbol.iterator]) return Array.from(object, (protocol) => `${protocol}`);
   }
   return [`${given}`];

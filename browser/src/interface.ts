@@ -12,10 +12,15 @@ export function attach(target: EventTarget, socket: Socket): void {
   sockets.set(target, socket);
 }
 
-export function socketOf(target: object): Socket {
+function socketOf(target: object): Socket {
   const socket = sockets.get(target);
   if (!socket) throw new TypeError("Illegal invocation: this is no WebSocket.");
   return socket;
+}
+
+/** What bears one of our connections; of other objects nothing is known. */
+export function carrierOf(target: object): string | undefined {
+  return sockets.get(target)?.carrier;
 }
 
 /** Give `prototype` every member of the interface. */
@@ -146,9 +151,9 @@ function isBlob(data: unknown): boolean {
 /** A copy of binary data; nothing of other data. */
 function bytesOf(data: unknown): Bytes | undefined {
   if (ArrayBuffer.isView(data)) {
-    return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice() as Bytes;
+    return new Uint8Array(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
   }
-  return tagOf(data) === "ArrayBuffer" ? new Uint8Array(data as ArrayBuffer).slice() : undefined;
+  return tagOf(data) === "ArrayBuffer" ? new Uint8Array(new Uint8Array(data as ArrayBuffer)) : undefined;
 }
 
 /** WebIDL's [Clamp] unsigned short. */
