@@ -9,10 +9,12 @@ import ts from "typescript";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const folder = process.argv[2] ? resolve(process.argv[2]) : resolve(here, "../src/plainsocket/static");
-const banner = "/* plainsocket, the plain WebSocket where networks break it; MIT licence */";
+const banner = "/* plainsocket; MIT licence */";
 
 // What is built of what. A file for old engines is ES5, whatever its source: `es5`.
 const FILES = [
+  { name: "plainsocket.js", source: "src/loader.ts", format: "iife", es5: true },
+  { name: "plainsocket-http.js", source: "src/http/classic.ts", format: "iife" },
   { name: "plainsocket.mjs", source: "src/module.ts", format: "esm" },
 ];
 

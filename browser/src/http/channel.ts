@@ -1,6 +1,7 @@
 /** One WebSocket's bytes in a session, both ways, each as far as the other end gave credit. */
 
-import { type Bytes, queueTask } from "../engine.ts";
+import type { Bytes } from "../engine.ts";
+import { queueTask } from "../tasks.ts";
 import { FramedLink } from "../framed.ts";
 import type { LinkEvents } from "../link.ts";
 import type { Session } from "./session.ts";

@@ -1,6 +1,7 @@
 /** Opening: by which session a channel goes, and the request that opens it. */
 
-import { type Bytes, encodeText } from "../engine.ts";
+import { encodeText } from "../data.ts";
+import type { Bytes } from "../engine.ts";
 import type { Connect } from "../link.ts";
 import { Channel, WINDOW } from "./channel.ts";
 import { POLL, POLL_SECONDS, STREAM, STREAM_SECONDS } from "./downstream.ts";
