@@ -455,10 +455,6 @@ class _HTTPServer(pywsgi.WSGIServer):
         if self.closed:
             self.idle_of_sessions.end_all()
 
-    @property
-    def has_sessions(self) -> bool:
-        return self.http_sessions is not None and len(self.http_sessions) > 0
-
 
 def _gevent_socket(sock: Any) -> Any:
     """The same socket as one of gevent's."""
@@ -581,7 +577,8 @@ class _RoutingHandler(_Routed, WebSocketHandler):
         self._is_of_session = asks_for_http_carrier(self.environ, self.options)
         if self._is_of_session:
             self.run_carrier_request()
-            self.close_connection |= self.server.closed and not self.server.has_sessions
+            if self.server.closed and not self.server.http_sessions:
+                self.close_connection = True
             return
         request = Request.from_environ(self.environ)
         handler = owner.handler_of(request)

@@ -1,0 +1,57 @@
+/**
+ * The arguments of `new WebSocket(url, protocols)`, converted and checked in the standard's order.
+ */
+
+import { domException } from "./engine.ts";
+
+export interface Address {
+  readonly url: string;
+  readonly protocols: string[];
+}
+
+const TOKEN = /^[!#$%&'*+\-.^_`|~\w]+$/;
+
+/** As WebIDL does it: a symbol throws. */
+const toText = (value: unknown): string => `${value}`;
+
+/** Throws what the native constructor throws. */
+export function readArguments(args: ArrayLike<unknown>): Address {
+  if (!args.length) throw new TypeError("no arguments");
+  // Both conversions come before the first check: either may run code of the page.
+  const given = toText(args[0]);
+  const protocols = readProtocols(args[1]);
+  const url = readURL(given);
+  const seen: string[] = [];
+  protocols.forEach((protocol) => {
+    const name = protocol.toLowerCase();
+    if (!TOKEN.test(name) || seen.indexOf(name) >= 0) {
+      throw domException("bad subprotocol: " + protocol, "SyntaxError");
+    }
+    seen.push(name);
+  });
+  return { url, protocols };
+}
+
+function readURL(given: string): string {
+  let url = "";
+  try {
+    url = new URL(given, self.document ? document.baseURI : location.href).href.replace(/^http/, "ws");
+  } catch {
+    // stays empty
+  }
+  if (!/^wss?:[^#]*$/.test(url)) throw domException("bad address: " + given, "SyntaxError");
+  // What does not leave the machine counts as secure.
+  if (location.protocol === "https:" && /^ws:..(?!127\.|localhost|.::1)/.test(url)) {
+    throw domException("https needs wss", "SecurityError");
+  }
+  return url;
+}
+
+function readProtocols(given: unknown): string[] {
+  if (given === undefined) return [];
+  if (Array.isArray(given)) return given.map(toText);
+  if (Object(given) === given && (given as Iterable<unknown>)[Symbol.iterator]) {
+    return Array.from(given as Iterable<unknown>, toText);
+  }
+  return [toText(given)];
+}
