@@ -51,6 +51,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "docs/tutorial.md",
     "docs/deploy.md",
+    "docs/compression.md",
     "docs/security.md",
 )
 PYTEST = ".venv/bin/pytest"
@@ -797,6 +798,15 @@ def test_the_numbers_on_a_port_of_their_own(folder: Folder) -> None:
 
 
 # -- security ------------------------------------------------------------------------------------
+
+
+@uses("docs/compression.md", "compressed.py")
+def test_compression(folder: Folder) -> None:
+    agreed = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+    with serving(folder, "compressed.py") as program:
+        check_echo(folder)
+        program.wait_for(re.escape(f"('{agreed}',)"))
+
 
 SECURITY = "docs/security.md"
 ATTACK = text_of(SECURITY, "attack")

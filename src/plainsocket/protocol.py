@@ -10,8 +10,10 @@ from __future__ import annotations
 import codecs
 import enum
 import os
+import sys
 from typing import Final, Literal
 
+from .deflate import Deflater, Inflater
 from .frames import (
     MAX_CONTROL_PAYLOAD,
     CloseCode,
@@ -42,6 +44,8 @@ control frame can go in between."""
 MAX_PINGS: Final = 64
 """Pings waiting for their pong; of more the oldest are forgotten."""
 
+_RSV1: Final = 0x40  # of a compressed message's first frame (RFC 7692 section 6)
+
 _FINAL_TEXT: Final = 0x80 | Opcode.TEXT
 _FINAL_BINARY: Final = 0x80 | Opcode.BINARY
 
@@ -67,16 +71,43 @@ CLOSING: Final = State.CLOSING
 CLOSED: Final = State.CLOSED
 
 
+class SharedMessage:
+    """A message that goes to many: encoded once, and compressed once for each way of doing it."""
+
+    __slots__ = ("frames", "message", "opcode", "payload", "size")
+
+    def __init__(self, message: Message) -> None:
+        """Raises TypeError for what is no message, UnicodeEncodeError as `Protocol.send`."""
+        self.message = message
+        self.opcode, self.payload = _encoded(message)
+        self.size = len(self.payload)
+        self.frames: dict[tuple[int, int, int] | None, tuple[list[Frame], bool]] = {}
+        """By `Deflater.shared_key`, None: uncompressed; each with whether it is compressed."""
+
+
+def _encoded(message: Message | bytearray | memoryview) -> tuple[Opcode, bytes]:
+    if isinstance(message, str):
+        return Opcode.TEXT, message.encode()
+    if isinstance(message, (bytes, bytearray, memoryview)):
+        return Opcode.BINARY, bytes(message)
+    raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
+
+
 class Protocol:
     """The state of one connection after its handshake."""
 
     __slots__ = (
         "_close_frame",
+        "_compressed",
         "_control",
         "_decoder",
+        "_deflate_from",
+        "_deflater",
         "_due",
         "_fragments",
         "_frame",
+        "_inflated",
+        "_inflater",
         "_kind",
         "_max_fragments",
         "_max_message_size",
@@ -102,8 +133,13 @@ class Protocol:
         *,
         max_message_size: int = 1 << 20,
         max_fragments: int = 1 << 16,
+        deflater: Deflater | None = None,
+        inflater: Inflater | None = None,
     ) -> None:
-        """`max_message_size` is in bytes, text counted as UTF-8; `max_fragments` in frames."""
+        """`max_message_size` is in bytes, text counted as UTF-8; `max_fragments` in frames.
+
+        `deflater` and `inflater` are given where permessage-deflate was agreed on.
+        """
         self.is_client = role == "client"
         self._max_message_size = max_message_size
         self._max_fragments = max_fragments
@@ -136,8 +172,13 @@ class Protocol:
         self._size = 0  # of the payloads announced so far
         self._fragments = 0
         self._decoder: codecs.IncrementalDecoder | None = None
+        self._inflater = inflater
+        self._compressed = False  # whether the message being read is
+        self._inflated = 0  # bytes that came out of it so far
 
         # Output
+        self._deflater = deflater
+        self._deflate_from = sys.maxsize if deflater is None else deflater.threshold
         self._pings: dict[bytes, None] = {}  # sent and not answered, the oldest first
         self._close_frame: bytes | None = None
         self.close_sent: tuple[int, str] | None = None
@@ -215,6 +256,8 @@ class Protocol:
                 self._control += payload
             elif frame_is_complete and not seen and frame.fin and frame.opcode:
                 # The usual case: a whole message in one frame in one read.
+                if self._compressed:
+                    payload = self._inflate(payload, is_last=True)
                 messages.append(_decode(payload) if frame.opcode == Opcode.TEXT else payload)
                 self._kind = None
             else:
@@ -259,7 +302,7 @@ class Protocol:
     def _begin_frame(self, frame: Header) -> None:
         """Check what the head alone can tell, before any payload is kept."""
         if frame.rsv:
-            raise FrameError(CloseCode.PROTOCOL_ERROR, "reserved bit set without an extension")
+            self._check_reserved_bits(frame)
         if bool(frame.key) is self.is_client:
             wrong = "masked frame from a server" if frame.key else "unmasked frame from a client"
             raise FrameError(CloseCode.PROTOCOL_ERROR, wrong)
@@ -277,7 +320,12 @@ class Protocol:
             self._kind = frame.opcode
             self._fragments = 1
             self._size = frame.length
-        if self._size > self._max_message_size:
+            self._compressed = frame.rsv != 0
+            self._inflated = 0
+        limit = self._max_message_size
+        if self._compressed:
+            limit = 2 * limit + 1024  # what does not shrink grows a little: no need to be precise
+        if self._size > limit:
             raise FrameError(
                 CloseCode.MESSAGE_TOO_BIG, f"message over {self._max_message_size} bytes"
             )
@@ -286,7 +334,31 @@ class Protocol:
                 CloseCode.POLICY_VIOLATION, f"message of over {self._max_fragments} fragments"
             )
 
+    def _check_reserved_bits(self, frame: Header) -> None:
+        if self._inflater is None or frame.rsv != _RSV1:
+            raise FrameError(CloseCode.PROTOCOL_ERROR, "reserved bit set without an extension")
+        if frame.opcode >= Opcode.CLOSE:
+            raise FrameError(CloseCode.PROTOCOL_ERROR, "compressed control frame")
+        if frame.opcode == Opcode.CONTINUATION:
+            raise FrameError(CloseCode.PROTOCOL_ERROR, "RSV1 in a continuation frame")
+
+    def _inflate(self, payload: bytes, *, is_last: bool) -> bytes:
+        """Inflate a part of a message, but never more than a message may have."""
+        assert self._inflater is not None
+        room = self._max_message_size - self._inflated
+        inflated = self._inflater.inflate(payload, room + 1, is_last=is_last)
+        if len(inflated) > room:
+            assert self._frame is not None
+            self.to_skip = self._frame.length - self._seen
+            raise FrameError(
+                CloseCode.MESSAGE_TOO_BIG, f"message over {self._max_message_size} bytes"
+            )
+        self._inflated += len(inflated)
+        return inflated
+
     def _add_payload(self, payload: bytes, *, is_last: bool) -> None:
+        if self._compressed:
+            payload = self._inflate(payload, is_last=is_last)
         self._message += payload
         if self._kind == Opcode.TEXT:
             # Checked as it comes, so that bad text fails at once and not after the last fragment.
@@ -345,18 +417,56 @@ class Protocol:
         else:
             raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
         size = len(payload)
+        if size >= self._deflate_from:
+            return self._send_compressed(opcode, payload)
         if size < 126 and not self.is_client:
             return [(_SMALL_HEADS[opcode][size] + payload,)]
-        if size <= FRAGMENT_SIZE:
-            return [self._frame_of(opcode, payload)]
+        return self._frames_of(opcode, payload)
+
+    def _send_compressed(self, opcode: int, payload: bytes) -> list[Frame]:
+        """The same where a message is to be compressed, unless that is of no use."""
+        assert self._deflater is not None
+        if opcode == Opcode.TEXT or self._deflater.is_worth(payload):
+            compressed = self._deflater.compress(payload)
+            if compressed is not None:
+                return self._frames_of(opcode, compressed, rsv=_RSV1)
+        return self._frames_of(opcode, payload)
+
+    def _frames_of(self, opcode: int, payload: bytes, rsv: int = 0) -> list[Frame]:
+        if len(payload) <= FRAGMENT_SIZE:
+            return [self._frame_of(opcode, payload, rsv=rsv)]
         pieces = memoryview(payload)
         frames = []
         for start in range(0, len(payload), FRAGMENT_SIZE):
             is_last = start + FRAGMENT_SIZE >= len(payload)
             piece = pieces[start : start + FRAGMENT_SIZE]
-            frames.append(self._frame_of(opcode, piece, fin=is_last))
-            opcode = Opcode.CONTINUATION
+            frames.append(self._frame_of(opcode, piece, fin=is_last, rsv=rsv))
+            opcode, rsv = Opcode.CONTINUATION, 0
         return frames
+
+    def send_shared(self, message: SharedMessage) -> list[Frame]:
+        """As `send`, for a message that goes to many: its frames are made once for all those who
+        can take the same."""
+        if self.is_client:
+            return self.send(message.message)  # masked, and so different for each
+        deflater = self._deflater if message.size >= self._deflate_from else None
+        key = None if deflater is None else deflater.shared_key
+        frames = message.frames.get(key)
+        if frames is None:
+            opcode, payload, rsv = message.opcode, message.payload, 0
+            if deflater is not None and (opcode == Opcode.TEXT or deflater.is_worth(payload)):
+                compressed = deflater.compress_alone(payload)
+                if compressed is not None:
+                    payload, rsv = compressed, _RSV1
+            frames = message.frames[key] = (self._frames_of(opcode, payload, rsv), rsv != 0)
+        if deflater is not None and frames[1]:
+            deflater.forget()  # the peer's window has moved on without ours
+        return frames[0]
+
+    def release_if_idle(self) -> None:
+        """Give back memory for compressing that was not used since the last call."""
+        if self._deflater is not None:
+            self._deflater.release_if_idle()
 
     def ping(self, payload: bytes) -> bytes:
         """Return a ping frame; its payload turns up in `pongs` once it is answered."""
@@ -409,13 +519,17 @@ class Protocol:
         self._kind = None
         self._message = bytearray()
         self._decoder = None
+        self._inflater = self._deflater = None
+        self._deflate_from = sys.maxsize
 
     def _control_frame(self, opcode: Opcode, payload: bytes) -> bytes:
         return b"".join(self._frame_of(opcode, payload))
 
-    def _frame_of(self, opcode: int, payload: bytes | memoryview, *, fin: bool = True) -> Frame:
+    def _frame_of(
+        self, opcode: int, payload: bytes | memoryview, *, fin: bool = True, rsv: int = 0
+    ) -> Frame:
         key = os.urandom(4) if self.is_client else b""
-        head = header(opcode, len(payload), fin=fin, key=key)
+        head = header(opcode, len(payload), fin=fin, rsv=rsv, key=key)
         if key:
             payload = apply_mask(payload, key)
         if len(payload) < _JOIN_BELOW:

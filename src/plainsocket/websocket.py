@@ -13,6 +13,7 @@ from gevent import get_hub, getcurrent
 from gevent.event import AsyncResult, Event
 
 from .carriers.tcp import TcpCarrier
+from .deflate import SharedCompressors, halves
 from .errors import ConnectionClosed, WebSocketError
 from .frames import CloseCode, close_payload
 from .options import Options
@@ -45,6 +46,7 @@ class WebSocket:
         "_batch_end",
         "_carrier",
         "_close_deadline",
+        "_compressor_look",
         "_cork_end",
         "_delivering",
         "_deliver_scheduled",
@@ -90,10 +92,16 @@ class WebSocket:
         self._options = options
         self._request = request
         self._hub = get_hub()
+        deflater = inflater = None
+        if request.compression is not None:
+            shared = _compressors_of(self._hub)
+            deflater, inflater = halves(request.compression, role, options, shared)
         self._protocol = Protocol(
             role,
             max_message_size=options.max_message_size,
             max_fragments=options.max_fragments,
+            deflater=deflater,
+            inflater=inflater,
         )
         self._carrier = TcpCarrier(self)
         self._gone: Event | None = None
@@ -123,6 +131,10 @@ class WebSocket:
         self._looked_at = now
         self._stall: tuple[float, int] | None = None  # since when, and how many bytes then
         self._close_deadline: float | None = None
+        # When to look whether the connection's own compressor is in use, where it may have one.
+        self._compressor_look: float | None = None
+        if deflater is not None and deflater.keeps_memory:
+            self._compressor_look = now + options.compression_idle
         self._grace_used = False
         # Of a message not complete: since when, how many messages and bytes had come by then.
         self._message_mark: tuple[float, int, int] | None = None
@@ -165,8 +177,9 @@ class WebSocket:
 
     @property
     def extensions(self) -> tuple[str, ...]:
-        """The extensions agreed on (RFC 6455 section 9)."""
-        return ()
+        """The extensions agreed on, with their parameters (RFC 6455 section 9)."""
+        compression = self._request.compression
+        return () if compression is None else (str(compression),)
 
     @property
     def carrier(self) -> str:
@@ -523,6 +536,8 @@ class WebSocket:
         self._sign_of_life = self.opened_at = now
         if self._options.ping_interval is not None:
             self._set_timer(now + self._options.ping_interval)
+        if self._compressor_look is not None:
+            self._set_timer(self._compressor_look)
         self._carrier.start(sock, early, head=head)
 
     def data_received(self, data: bytes) -> None:
@@ -644,6 +659,8 @@ class WebSocket:
                 CloseCode.POLICY_VIOLATION,
                 f"message unfinished after {self._options.message_timeout} s",
             )
+        if self._compressor_look is not None:
+            looks.append(self._look_at_compressor(now, self._compressor_look))
         if self._close_deadline is not None:
             if progressed:
                 self._close_deadline = now + self._options.close_timeout
@@ -683,6 +700,14 @@ class WebSocket:
         elif now - since >= self._options.send_timeout:
             return False
         return True
+
+    def _look_at_compressor(self, now: float, when: float) -> float:
+        """Give an idle compressor's memory back; return when to look again."""
+        if now >= when:
+            self._protocol.release_if_idle()
+            when = now + self._options.compression_idle
+            self._compressor_look = when
+        return when
 
     def _mark_message(self, now: float) -> None:
         self._message_mark = (now, self.messages_received, self.bytes_received)
@@ -734,6 +759,14 @@ class WebSocket:
     def _lose(self, reason: str) -> None:
         self._protocol.fail(CloseCode.ABNORMAL_CLOSURE, reason)
         self._carrier.abort(reset=True)
+
+
+def _compressors_of(hub: Any) -> SharedCompressors:
+    """Those that all connections of a hub's thread share."""
+    shared: SharedCompressors | None = hub.__dict__.get("plainsocket_compressors")
+    if shared is None:
+        shared = hub.__dict__["plainsocket_compressors"] = SharedCompressors()
+    return shared
 
 
 Handler = Callable[[WebSocket], object]
