@@ -52,6 +52,7 @@ DOCUMENTS = (
     "docs/tutorial.md",
     "docs/deploy.md",
     "docs/compression.md",
+    "docs/streaming.md",
     "docs/security.md",
 )
 PYTEST = ".venv/bin/pytest"
@@ -806,6 +807,17 @@ def test_compression(folder: Folder) -> None:
     with serving(folder, "compressed.py") as program:
         check_echo(folder)
         program.wait_for(re.escape(f"('{agreed}',)"))
+
+
+@uses("docs/streaming.md", "files.py")
+def test_streaming(folder: Folder) -> None:
+    with serving(folder, "files.py"):
+        with client(folder, "/upload") as peer:
+            peer.send([b"x" * 100_000] * 100)
+            assert peer.recv(timeout=PATIENCE) == "10000000 bytes"
+        with client(folder, "/download") as peer:
+            size = sum(len(piece) for piece in peer.recv_streaming())
+        assert size == sum(len(f"line {number}\n") for number in range(50_000))
 
 
 SECURITY = "docs/security.md"

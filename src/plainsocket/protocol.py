@@ -13,7 +13,7 @@ import os
 import sys
 from typing import Final, Literal
 
-from .deflate import Deflater, Inflater
+from .deflate import END, Deflater, Inflater
 from .frames import (
     MAX_CONTROL_PAYLOAD,
     CloseCode,
@@ -40,6 +40,9 @@ Role = Literal["server", "client"]
 FRAGMENT_SIZE: Final = 256 * 1024
 """Bytes of payload in an outgoing frame at most: a longer message leaves in fragments, so that a
 control frame can go in between."""
+
+HOLD_SIZE: Final = 64 * 1024
+"""Bytes that inflating may make of one read before the rest of it is held back."""
 
 MAX_PINGS: Final = 64
 """Pings waiting for their pong; of more the oldest are forgotten."""
@@ -103,6 +106,7 @@ class Protocol:
         "_decoder",
         "_deflate_from",
         "_deflater",
+        "_dropped",
         "_due",
         "_fragments",
         "_frame",
@@ -112,18 +116,30 @@ class Protocol:
         "_max_fragments",
         "_max_message_size",
         "_message",
+        "_piece_opcode",
+        "_piece_rsv",
         "_pings",
         "pings_due",
         "_rest",
         "_seen",
         "_size",
+        "_stream_limit",
+        "_stream_next",
+        "_streams",
+        "_yield",
         "close_code",
         "close_reason",
         "close_sent",
         "failed",
+        "holding",
+        "holds_long",
         "is_client",
+        "may_hold_long",
+        "pieces",
         "pongs",
         "state",
+        "stream_ended",
+        "stream_kind",
         "to_skip",
     )
 
@@ -158,6 +174,20 @@ class Protocol:
         """The payloads of pings that came and were not answered: see `take_pongs`."""
         self.pongs: list[bytes] = []
         """The payloads of pings that were answered, until the caller clears it."""
+        self.holding = False
+        """Bytes of the peer's are held back: call `receive(b"")` when what they would make can be
+        taken."""
+        self.may_hold_long = False
+        """Whether a message over the limit is held back, for `start_stream` or until this is
+        False again, and not refused."""
+        self.holds_long = False
+        """That is why bytes are held back."""
+        self.pieces: list[Message] = []
+        """Of the message that is streamed, until the caller clears it: see `start_stream`."""
+        self.stream_kind = 0
+        """TEXT or BINARY once the message has begun that the last `start_stream` asked for."""
+        self.stream_ended = False
+        """The last piece is there; the caller resets it."""
 
         self._due: tuple[int, str, bool] | None = None  # the end: code, reason, by an error?
 
@@ -175,10 +205,17 @@ class Protocol:
         self._inflater = inflater
         self._compressed = False  # whether the message being read is
         self._inflated = 0  # bytes that came out of it so far
+        self._yield = 0  # bytes that came out of this read
+        self._stream_next = False  # whether the next message is to be streamed
+        self._stream_limit = 0
+        self._streams = False  # whether this one is
+        self._dropped = False  # … and nobody wants it any more
 
         # Output
         self._deflater = deflater
         self._deflate_from = sys.maxsize if deflater is None else deflater.threshold
+        self._piece_opcode = Opcode.TEXT  # of the message being sent in pieces
+        self._piece_rsv = 0
         self._pings: dict[bytes, None] = {}  # sent and not answered, the oldest first
         self._close_frame: bytes | None = None
         self.close_sent: tuple[int, str] | None = None
@@ -197,6 +234,8 @@ class Protocol:
         if self._rest:
             data = self._rest + data
             self._rest = b""
+        self.holding = self.holds_long = False
+        self._yield = 0
         try:
             self._read(data, messages)
         except FrameError as error:
@@ -229,19 +268,23 @@ class Protocol:
         while True:
             frame = self._frame
             if frame is None:
-                if self._kind is None and not self.is_client:
+                if self._kind is None and not self.is_client and not self._stream_next:
                     position = self._read_whole(data, position, end, messages)
                 frame = read_header(data, position)
                 if frame is None:
                     self._rest = data[position:]
                     return
-                position += frame.size
                 try:
                     self._begin_frame(frame)
                 except FrameError as error:
                     if error.code == CloseCode.MESSAGE_TOO_BIG:
-                        self.to_skip = max(0, frame.length - (end - position))
+                        if self.may_hold_long and not (self._streams or self._stream_next):
+                            self._rest = data[position:]
+                            self.holding = self.holds_long = True
+                            return
+                        self.to_skip = max(0, frame.length - (end - position - frame.size))
                     raise
+                position += frame.size
                 self._frame, self._seen = frame, 0
             seen = self._seen
             take = min(frame.length - seen, end - position)
@@ -254,14 +297,21 @@ class Protocol:
             frame_is_complete = self._seen == frame.length
             if frame.opcode >= Opcode.CLOSE:
                 self._control += payload
-            elif frame_is_complete and not seen and frame.fin and frame.opcode:
-                # The usual case: a whole message in one frame in one read.
-                if self._compressed:
-                    payload = self._inflate(payload, is_last=True)
-                messages.append(_decode(payload) if frame.opcode == Opcode.TEXT else payload)
-                self._kind = None
             else:
-                self._add_payload(payload, is_last=frame_is_complete and frame.fin)
+                is_last = frame_is_complete and frame.fin
+                if self._compressed:
+                    payload = self._inflate(payload, is_last=is_last)
+                if self._streams:
+                    self._add_piece(payload, is_last=is_last and not self.holding)
+                elif is_last and not seen and frame.opcode and not self.holding:
+                    # The usual case: a whole message in one frame in one read.
+                    messages.append(_decode(payload) if frame.opcode == Opcode.TEXT else payload)
+                    self._kind = None
+                else:
+                    self._add_payload(payload, is_last=is_last and not self.holding)
+                if self.holding:
+                    self._rest = data[position:]
+                    return
             if not frame_is_complete:
                 return
             self._frame = None
@@ -269,8 +319,15 @@ class Protocol:
                 self._end_control_frame(frame.opcode)
                 if self._due is not None:
                     return
+            elif self._streams:
+                if frame.fin:
+                    self._end_stream()
             elif frame.fin and (seen or not frame.opcode):
                 self._end_message(messages)
+            if self._yield >= HOLD_SIZE and position < end:
+                self._rest = data[position:]
+                self.holding = True
+                return
 
     def _read_whole(self, data: bytes, position: int, end: int, messages: list[Message]) -> int:
         """Take messages that came whole, each in one frame and in this read, as most do.
@@ -312,27 +369,33 @@ class Protocol:
         if frame.opcode == Opcode.CONTINUATION:
             if self._kind is None:
                 raise FrameError(CloseCode.PROTOCOL_ERROR, "continuation of no message")
-            self._fragments += 1
-            self._size += frame.length
+            size, fragments = self._size + frame.length, self._fragments + 1
+            streams, compressed = self._streams, self._compressed
         else:
             if self._kind is not None:
                 raise FrameError(CloseCode.PROTOCOL_ERROR, "new message inside a fragmented one")
-            self._kind = frame.opcode
-            self._fragments = 1
-            self._size = frame.length
-            self._compressed = frame.rsv != 0
-            self._inflated = 0
-        limit = self._max_message_size
-        if self._compressed:
-            limit = 2 * limit + 1024  # what does not shrink grows a little: no need to be precise
-        if self._size > limit:
-            raise FrameError(
-                CloseCode.MESSAGE_TOO_BIG, f"message over {self._max_message_size} bytes"
-            )
-        if self._fragments > self._max_fragments:
+            size, fragments = frame.length, 1
+            streams, compressed = self._stream_next, frame.rsv != 0
+        limit = self._stream_limit if streams else self._max_message_size
+        # What is compressed and does not shrink grows a little: no need to be precise.
+        if size > (2 * limit + 1024 if compressed else limit):
+            raise self._too_big(limit)
+        if fragments > self._max_fragments and not streams:
             raise FrameError(
                 CloseCode.POLICY_VIOLATION, f"message of over {self._max_fragments} fragments"
             )
+        self._size, self._fragments = size, fragments
+        if frame.opcode != Opcode.CONTINUATION:
+            self._kind = frame.opcode
+            self._compressed = compressed
+            self._inflated = 0
+            self._streams, self._stream_next = streams, False
+            self._dropped = False
+            if streams:
+                self.stream_kind = frame.opcode
+
+    def _too_big(self, limit: int) -> FrameError:
+        return FrameError(CloseCode.MESSAGE_TOO_BIG, f"message over {limit} bytes")
 
     def _check_reserved_bits(self, frame: Header) -> None:
         if self._inflater is None or frame.rsv != _RSV1:
@@ -343,34 +406,90 @@ class Protocol:
             raise FrameError(CloseCode.PROTOCOL_ERROR, "RSV1 in a continuation frame")
 
     def _inflate(self, payload: bytes, *, is_last: bool) -> bytes:
-        """Inflate a part of a message, but never more than a message may have."""
+        """Inflate a part of a message, but never more than a message may have.
+
+        Where `holding` is true afterwards, there is more of it.
+        """
         assert self._inflater is not None
-        room = self._max_message_size - self._inflated
-        inflated = self._inflater.inflate(payload, room + 1, is_last=is_last)
-        if len(inflated) > room:
-            assert self._frame is not None
-            self.to_skip = self._frame.length - self._seen
-            raise FrameError(
-                CloseCode.MESSAGE_TOO_BIG, f"message over {self._max_message_size} bytes"
-            )
+        limit = self._stream_limit if self._streams else self._max_message_size
+        room = limit - self._inflated
+        most = min(room + 1, HOLD_SIZE) if self._streams else max(room + 1, 1)
+        inflated = self._inflater.inflate(payload, most, is_last=is_last)
         self._inflated += len(inflated)
+        self._yield += len(inflated)
+        if len(inflated) > room:
+            if not self.may_hold_long or self._streams:
+                assert self._frame is not None
+                self.to_skip = self._frame.length - self._seen
+                raise self._too_big(limit)
+            self.holding = self.holds_long = True
+        elif self._inflater.has_more:
+            self.holding = True
         return inflated
 
     def _add_payload(self, payload: bytes, *, is_last: bool) -> None:
-        if self._compressed:
-            payload = self._inflate(payload, is_last=is_last)
         self._message += payload
         if self._kind == Opcode.TEXT:
             # Checked as it comes, so that bad text fails at once and not after the last fragment.
-            if self._decoder is None:
-                self._decoder = _new_utf8_decoder()
-            try:
-                self._decoder.decode(payload, is_last)
-            except UnicodeDecodeError:
-                raise FrameError(CloseCode.INVALID_DATA, "text is not UTF-8") from None
-            kept, _ = self._decoder.getstate()
-            if kept[:1] == b"\xed" and kept[1:] >= b"\xa0":  # a surrogate, which it lets begin
-                raise FrameError(CloseCode.INVALID_DATA, "text is not UTF-8")
+            self._decode_part(payload, is_last=is_last)
+
+    def _decode_part(self, payload: bytes, *, is_last: bool) -> str:
+        if self._decoder is None:
+            self._decoder = _new_utf8_decoder()
+        try:
+            text = self._decoder.decode(payload, is_last)
+        except UnicodeDecodeError:
+            raise FrameError(CloseCode.INVALID_DATA, "text is not UTF-8") from None
+        kept, _ = self._decoder.getstate()
+        if kept[:1] == b"\xed" and kept[1:] >= b"\xa0":  # a surrogate, which it lets begin
+            raise FrameError(CloseCode.INVALID_DATA, "text is not UTF-8")
+        return text
+
+    # -- input in pieces -------------------------------------------------------------------------
+
+    def start_stream(self, max_size: int | None) -> None:
+        """Give the next message, or what has begun of one, by `pieces` and not as a message.
+
+        `max_size` is its limit in bytes; None: none.
+        """
+        self._stream_limit = sys.maxsize // 4 if max_size is None else max_size
+        self.stream_kind = 0
+        if self._kind is None or self._streams:
+            self._stream_next = True
+            return
+        self._streams = True
+        self._dropped = False
+        self.stream_kind = self._kind
+        begun = self._message
+        if self._kind == Opcode.TEXT:
+            kept = self._decoder.getstate()[0] if self._decoder is not None else b""
+            self._put_piece(begun[: len(begun) - len(kept)].decode())
+        else:
+            self._put_piece(bytes(begun))
+        self._message = bytearray()
+
+    def drop_stream(self) -> None:
+        """Nobody wants the rest of it, or no longer waits for it to begin."""
+        self._stream_next = False
+        self._dropped = self._streams
+        self.pieces.clear()
+        self.stream_ended = False
+
+    def _add_piece(self, payload: bytes, *, is_last: bool) -> None:
+        if self._kind == Opcode.TEXT:
+            self._put_piece(self._decode_part(payload, is_last=is_last))
+        else:
+            self._put_piece(payload)
+
+    def _put_piece(self, piece: Message) -> None:
+        if piece and not self._dropped:
+            self.pieces.append(piece)
+
+    def _end_stream(self) -> None:
+        self.stream_ended = not self._dropped
+        self._kind = None
+        self._streams = False
+        self._decoder = None
 
     def _end_message(self, messages: list[Message]) -> None:
         message = self._message
@@ -432,13 +551,44 @@ class Protocol:
                 return self._frames_of(opcode, compressed, rsv=_RSV1)
         return self._frames_of(opcode, payload)
 
-    def _frames_of(self, opcode: int, payload: bytes, rsv: int = 0) -> list[Frame]:
+    def send_piece(self, piece: Message, *, is_first: bool) -> list[Frame]:
+        """As `send`, for a piece of a message, which `end_pieces` ends.
+
+        Raises TypeError where it is not of the same type as the first.
+        """
+        opcode, payload = _encoded(piece)
+        rsv = 0
+        if is_first:
+            self._piece_opcode = opcode
+            self._piece_rsv = rsv = self._rsv_for_pieces(opcode, payload)
+        elif opcode != self._piece_opcode:
+            raise TypeError("the pieces of a message are all str or all bytes")
+        elif not payload:
+            return []
+        if self._piece_rsv and payload:
+            assert self._deflater is not None
+            payload = self._deflater.compress_piece(payload)
+        opcode = opcode if is_first else Opcode.CONTINUATION
+        return self._frames_of(opcode, payload, rsv=rsv, fin=False)
+
+    def _rsv_for_pieces(self, opcode: int, payload: bytes) -> int:
+        if self._deflater is None:
+            return 0
+        is_worth = opcode == Opcode.TEXT or self._deflater.is_worth(payload)
+        return _RSV1 if is_worth else 0
+
+    def end_pieces(self) -> list[Frame]:
+        return [self._frame_of(Opcode.CONTINUATION, END if self._piece_rsv else b"")]
+
+    def _frames_of(
+        self, opcode: int, payload: bytes, rsv: int = 0, *, fin: bool = True
+    ) -> list[Frame]:
         if len(payload) <= FRAGMENT_SIZE:
-            return [self._frame_of(opcode, payload, rsv=rsv)]
+            return [self._frame_of(opcode, payload, fin=fin, rsv=rsv)]
         pieces = memoryview(payload)
         frames = []
         for start in range(0, len(payload), FRAGMENT_SIZE):
-            is_last = start + FRAGMENT_SIZE >= len(payload)
+            is_last = fin and start + FRAGMENT_SIZE >= len(payload)
             piece = pieces[start : start + FRAGMENT_SIZE]
             frames.append(self._frame_of(opcode, piece, fin=is_last, rsv=rsv))
             opcode, rsv = Opcode.CONTINUATION, 0
@@ -519,6 +669,7 @@ class Protocol:
         self._kind = None
         self._message = bytearray()
         self._decoder = None
+        self._streams = self._stream_next = self.holding = self.holds_long = False
         self._inflater = self._deflater = None
         self._deflate_from = sys.maxsize
 

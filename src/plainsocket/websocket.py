@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import gevent
@@ -15,9 +15,10 @@ from gevent.event import AsyncResult, Event
 from .carriers.tcp import TcpCarrier
 from .deflate import SharedCompressors, halves
 from .errors import ConnectionClosed, WebSocketError
-from .frames import CloseCode, close_payload
+from .frames import CloseCode, Opcode, close_payload
 from .options import Options
-from .protocol import CLOSED, MAX_PINGS, OPEN, Message, Protocol, Role
+from .protocol import CLOSED, MAX_PINGS, OPEN, Frame, Message, Protocol, Role
+from .stream import MessageStream
 from .timers import SLOT, TimerWheel
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _MESSAGE_COST: Final = 64  # counted for each besides its size, so that empty ones count too
 _CORK_TIME: Final = 0.001  # seconds that an accepted message may wait for company
 _CORK_SIZE: Final = 64 * 1024  # bytes
+_NOTHING: Final = object()
 _STALL_SIZE: Final = 64 * 1024  # bytes: the least that counts within a timeout as going on
 
 
@@ -72,6 +74,8 @@ class WebSocket:
         "_senders",
         "_sign_of_life",
         "_stall",
+        "_stream",
+        "_streamer",
         "_timers",
         "bytes_received",
         "latency",
@@ -103,6 +107,7 @@ class WebSocket:
             deflater=deflater,
             inflater=inflater,
         )
+        self._protocol.may_hold_long = True
         self._carrier = TcpCarrier(self)
         self._gone: Event | None = None
         self._endpoint: Runner | None = None  # what takes the messages, if not receive()
@@ -112,6 +117,9 @@ class WebSocket:
         self._receiver: Any = None  # the greenlet that waits in receive()
         self._senders: deque[Any] = deque()  # the greenlets that wait in send()
         self._sender_scheduled = False
+        # The first of them, where it does not wait here but in what it streams from.
+        self._streamer: Any = None
+        self._stream: MessageStream | None = None  # of the message being received in pieces
         self._paused = False
         self._discarding = False
         self._delivering = False
@@ -199,7 +207,11 @@ class WebSocket:
     @property
     def closed(self) -> bool:
         """Whether the connection is over and the last message has been taken."""
-        return self._protocol.state is CLOSED and not self._messages
+        return (
+            self._protocol.state is CLOSED
+            and not self._messages
+            and (self._stream is None or not self._stream.pieces)
+        )
 
     @property
     def close_code(self) -> int | None:
@@ -227,6 +239,8 @@ class WebSocket:
         """
         self._check_thread()
         if not self._messages or time.monotonic() > self._batch_end:
+            if self._stream is not None:
+                self.leave_stream()
             self._wait_for_message(timeout)
         return self._take()
 
@@ -253,31 +267,128 @@ class WebSocket:
         except ConnectionClosed:
             raise StopIteration from None
 
-    def _wait_for_message(self, timeout: float | None) -> None:
-        """Return when there is a message and the loop has had its turn."""
+    def receive_stream(
+        self, timeout: float | None = None, *, max_size: int | None = None
+    ) -> MessageStream:
+        """Return the next message as pieces to iterate over, without ever having all of it.
+
+        Waits until it has begun, and raises, as `receive`. `max_size` takes the place
+        of the option `max_message_size`, in bytes; None: no limit. While pieces are not taken the
+        peer has to wait. The next call of `receive` or `receive_stream` drops what is left of the
+        message. ::
+
+            for piece in ws.receive_stream():
+                file.write(piece)
+        """
+        self._check_thread()
+        self.leave_stream()
+        if self._messages:
+            if time.monotonic() > self._batch_end:
+                self._wait_for_message(timeout)
+            return MessageStream.of(self._take())
+        self._check_receiver()
+        self._protocol.start_stream(max_size)
+        stream = self._stream = MessageStream(self)
+        self._take_pieces(stream)
+        if not stream.has_begun:
+            try:
+                self._wait_for_message(timeout)
+            except BaseException:
+                self.leave_stream()
+                raise
+        stream.is_taken = True
+        return stream
+
+    def receive_piece(self, stream: MessageStream) -> Message | None:
+        """For MessageStream: its next piece, None behind the last."""
+        self._check_thread()
+        if not stream.pieces or time.monotonic() > self._batch_end:
+            if stream.is_complete and not stream.pieces:
+                self.leave_stream()
+                return None
+            self._wait_for_message(None)
+            if not stream.pieces:
+                return self.receive_piece(stream)
+        piece = stream.pieces.popleft()
+        self._messages_size -= len(piece) + _MESSAGE_COST
+        self._resume_if_taken()
+        return piece
+
+    def leave_stream(self) -> None:
+        """Drop what is there and still to come of the message that is received in pieces."""
+        stream = self._stream
+        if stream is None:
+            return
+        self._stream = None
+        stream.detach()
+        if not stream.is_complete:
+            self._protocol.drop_stream()
+        for piece in stream.pieces:
+            self._messages_size -= len(piece) + _MESSAGE_COST
+        stream.pieces.clear()
+        self._resume_if_taken()
+
+    def _take_pieces(self, stream: MessageStream) -> None:
+        """Hand over what has come of the message that is received in pieces."""
+        protocol = self._protocol
+        if not stream.has_begun and protocol.stream_kind:
+            stream.has_begun = True
+            stream.is_text = protocol.stream_kind == Opcode.TEXT
+        for piece in protocol.pieces:
+            stream.pieces.append(piece)
+            self._messages_size += len(piece) + _MESSAGE_COST
+        protocol.pieces.clear()
+        if protocol.stream_ended:
+            protocol.stream_ended = False
+            stream.is_complete = True
+            self.messages_received += 1
+
+    def _resume_if_taken(self) -> None:
+        if self._paused and self._messages_size <= self._options.read_limit // 2:
+            self._resume_reading()
+
+    @property
+    def _has_something(self) -> bool:
+        """Whether there is what the receiver waits for."""
+        stream = self._stream
+        if stream is None:
+            return bool(self._messages)
+        if stream.is_taken:
+            return bool(stream.pieces) or stream.is_complete
+        return stream.has_begun
+
+    def _check_receiver(self) -> None:
         self._check_not_in_hub()
         if self._receiver is not None:
             raise RuntimeError("another greenlet is receiving from this WebSocket")
         if self._endpoint is not None:
             raise RuntimeError("an Endpoint's messages come by on_message")
-        if self._messages:
+
+    def _wait_for_message(self, timeout: float | None) -> None:
+        """Return when there is a message, or a piece of one, and the loop has had its turn."""
+        self._check_receiver()
+        if self._has_something:
             # Others' turn. The loop comes back by _deliver, with a new batch's time.
             self._schedule_deliver()
         elif self._protocol.state is CLOSED:
             raise self._closed_error()
+        elif self._protocol.holds_long:
+            if self._stream is None:
+                self._protocol.may_hold_long = False
+            self._resume_reading()
         timer = gevent.Timeout.start_new(timeout) if timeout is not None else None
         self._receiver = getcurrent()
         try:
             while True:
                 self._hub.switch()
-                if self._messages:
+                if self._has_something:
                     return
                 if self._protocol.state is CLOSED:
                     raise self._closed_error()
         except gevent.Timeout as expired:
             if expired is not timer:
                 raise
-            if not self._messages:
+            if not self._has_something:
                 raise TimeoutError(f"no message within {timeout} s") from None
         finally:
             self._receiver = None
@@ -295,7 +406,7 @@ class WebSocket:
 
     def _deliver(self) -> None:
         """In the hub: let the receiver work through what is there; its sends leave together."""
-        if not self._messages and self._protocol.state is not CLOSED:
+        if not self._messages and self._protocol.state is not CLOSED and not self._has_something:
             return
         if self._endpoint is not None:
             self._endpoint.wake()
@@ -322,6 +433,7 @@ class WebSocket:
     def start_endpoint(self, runner: Runner) -> None:
         """Let `runner` take the messages from now on."""
         self._endpoint = runner
+        self._refuse_long()
         runner.wake()
 
     @contextlib.contextmanager
@@ -364,7 +476,23 @@ class WebSocket:
         self._paused = False
         if self._ping_sent is not None:
             self._ping_sent = time.monotonic()
-        self._carrier.resume_reading()
+        if self._protocol.holding:
+            self._hub.loop.run_callback(self._read_on)
+        else:
+            self._carrier.resume_reading()
+
+    def _read_on(self) -> None:
+        """In the hub: take in what the protocol has held back."""
+        if self._protocol.holding:
+            self.data_received(b"")
+        if not self._paused:
+            self._carrier.resume_reading()
+
+    def _refuse_long(self) -> None:
+        """Nobody will stream a message: what is over the limit is refused at once."""
+        self._protocol.may_hold_long = False
+        if self._protocol.holds_long:
+            self._resume_reading()
 
     # -- sending ---------------------------------------------------------------------------------
 
@@ -389,22 +517,88 @@ class WebSocket:
                 carrier.flush()
                 self._cork_end = time.monotonic() + _CORK_TIME
 
+    def send_stream(self, pieces: Iterable[str] | Iterable[bytes]) -> None:
+        """Send one message piece by piece: text if they are `str`, binary if they are bytes.
+
+        Each piece leaves as soon as it is there; before each, this waits as `send` does, and
+        fails the connection as it does where the peer takes too little within `send_timeout`.
+        Other senders wait until the message has ended; pings and pongs go in between. No pieces:
+        no message.
+
+        Half a message can't be taken back: if `pieces` raises behind the first one, or gives one
+        of another type, or a Timeout or kill strikes, the connection fails with 1011, and the
+        exception goes on.
+        """
+        if not self._can_send:
+            raise self._closed_error()
+        self._check_thread()
+        self._check_not_in_hub()
+        rest: Iterator[Any] = iter(pieces)
+        first: Any = next(rest, _NOTHING)
+        if first is _NOTHING:
+            return
+        me = self._join_senders()
+        has_begun = False
+        try:
+            self._wait_at_front(me)
+            frames = self._protocol.send_piece(first, is_first=True)
+            has_begun = True
+            self._send_frames(me, frames)
+            self._streamer = me
+            for piece in rest:
+                self._streamer = None
+                self._send_frames(me, self._protocol.send_piece(piece, is_first=False))
+                self._streamer = me
+            self._send_frames(None, self._protocol.end_pieces())
+            self.messages_sent += 1
+        except BaseException:
+            if has_begun and self._can_send:
+                self._protocol.fail(CloseCode.INTERNAL_ERROR, "message broken off")
+                self._after_end()
+                self._schedule_deliver()
+            raise
+        finally:
+            self._streamer = None
+            self._senders.remove(me)
+            self._schedule_next_sender()
+
+    def _send_frames(self, me: Any, frames: list[Frame]) -> None:
+        """Send them one by one as there is room for each; `me` None: at once."""
+        for frame in frames:
+            if me is not None:
+                self._wait_at_front(me)
+            self._carrier.write([frame])
+        if self._carrier.buffered:
+            self._carrier.flush()
+            if self._carrier.buffered:
+                self._watch_for_stall()
+
     def _wait_for_room(self) -> None:
         self._check_not_in_hub()
         self._carrier.flush()
-        me = getcurrent()
-        self._senders.append(me)  # and stays there until its turn, which comes in order
+        me = self._join_senders()
         try:
-            while True:
-                if not self._can_send:
-                    raise self._closed_error()
-                if self._senders[0] is me and self._has_room:
-                    return
-                self._watch_for_stall()
-                self._hub.switch()
+            self._wait_at_front(me)
         finally:
             self._senders.remove(me)
             self._schedule_next_sender()
+
+    def _join_senders(self) -> Any:
+        me = getcurrent()
+        if self._streamer is me:
+            raise RuntimeError("what send_stream sends from can't send: it would wait for itself")
+        self._senders.append(me)  # and stays there until its turn, which comes in order
+        return me
+
+    def _wait_at_front(self, me: Any) -> None:
+        """Return when it is the turn of `me`, and there is room."""
+        while True:
+            if not self._can_send:
+                raise self._closed_error()
+            if self._senders[0] is me and self._has_room:
+                return
+            self._watch_for_stall()
+            self._hub.switch()
 
     @property
     def _can_send(self) -> bool:
@@ -422,7 +616,11 @@ class WebSocket:
     def _release_sender(self) -> None:
         """In the hub: let the first waiting sender look again; it hands on to the next."""
         self._sender_scheduled = False
-        if self._senders and (self._has_room or not self._can_send):
+        if self._streamer is not None:
+            # It is not to be woken here, nor are the others, until there is no hope for them.
+            if len(self._senders) > 1 and not self._can_send:
+                self._senders[1].switch()
+        elif self._senders and (self._has_room or not self._can_send):
             self._senders[0].switch()
 
     # -- ping and close --------------------------------------------------------------------------
@@ -501,8 +699,10 @@ class WebSocket:
     def discard(self) -> None:
         """Drop the messages that are there and those still to come."""
         self._discarding = True
+        self.leave_stream()
         self._messages.clear()
         self._messages_size = 0
+        self._protocol.may_hold_long = False
         if self._paused:
             self._resume_reading()
 
@@ -556,6 +756,8 @@ class WebSocket:
                 self._messages.extend(messages)
                 for message in messages:
                     self._messages_size += len(message) + _MESSAGE_COST
+        if self._stream is not None:
+            self._take_pieces(self._stream)
         self._deliver()
         if protocol.end_is_due:
             protocol.receive(b"")
@@ -565,9 +767,17 @@ class WebSocket:
         if protocol.message_begun and self._message_mark is None:
             self._mark_message(self._sign_of_life)
             self._set_timer(self._sign_of_life + self._options.message_timeout)
-        if self._messages_size > self._options.read_limit and protocol.state is not CLOSED:
+        if protocol.state is not CLOSED and (
+            protocol.holding or self._messages_size > self._options.read_limit
+        ):
             self._paused = True
             self._carrier.pause_reading()
+            if protocol.holds_long:
+                # It waits for receive_stream, but not if somebody waits in receive.
+                if self._receiver is not None and self._stream is None:
+                    self._refuse_long()
+            elif protocol.holding:
+                self._resume_if_taken()
 
     def eof_received(self) -> None:
         if self._protocol.state is CLOSED:
