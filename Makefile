@@ -16,7 +16,7 @@ FUZZ_SECONDS ?= 60
 BROWSER_PACKAGES := chromium chromium-driver firefox-esr webkit2gtk-driver xvfb fonts-dejavu-core
 TEST_PACKAGES := $(BROWSER_PACKAGES) nginx haproxy iproute2 systemd
 
-.PHONY: help demo check test screenshot bench bench-quick fuzz clean
+.PHONY: help demo check test autobahn screenshot bench bench-quick fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -36,6 +36,9 @@ test: $(DEVELOPMENT) ## the whole suite, in real browsers and with Autobahn's ca
 	$(BIN)/pytest
 	@echo 'Once more in pure Python, as where no compiler is:'
 	PLAINSOCKET_PURE=1 $(BIN)/pytest -m 'not browser'
+
+autobahn: $(DEVELOPMENT) ## all 517 of Autobahn's cases (about ten minutes)
+	PLAINSOCKET_AUTOBAHN=all $(BIN)/pytest tests/test_autobahn.py
 
 screenshot: $(DEVELOPMENT) ## take the README's picture of the demo page
 	@tools/debian-packages chromium chromium-driver fonts-dejavu-core

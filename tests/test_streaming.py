@@ -447,7 +447,10 @@ def test_a_limit_of_its_own(compressed: bool, outcome: Outcome) -> None:
         stream = ws.receive_stream(max_size=99_999)
         outcome.seen.append(raised_by(lambda: whole(stream)))
 
-    with serving(handler, compression=True) as server, RawClient(server.port) as client:
+    with (
+        serving(handler, compression=True, max_message_size=1000) as server,
+        RawClient(server.port) as client,
+    ):
         client.open("/", sec_websocket_extensions=OFFER)
         payload = deflated(bytes(100_000)) if compressed else bytes(100_000)
         for _ in range(2):

@@ -413,8 +413,8 @@ class Protocol:
         assert self._inflater is not None
         limit = self._stream_limit if self._streams else self._max_message_size
         room = limit - self._inflated
-        most = min(room + 1, HOLD_SIZE) if self._streams else max(room + 1, 1)
-        inflated = self._inflater.inflate(payload, most, is_last=is_last)
+        most = min(room + 1, HOLD_SIZE) if self._streams else room + 1
+        inflated = self._inflater.inflate(payload, max(most, 1), is_last=is_last)
         self._inflated += len(inflated)
         self._yield += len(inflated)
         if len(inflated) > room:
@@ -450,9 +450,11 @@ class Protocol:
     def start_stream(self, max_size: int | None) -> None:
         """Give the next message, or what has begun of one, by `pieces` and not as a message.
 
-        `max_size` is its limit in bytes; None: none.
+        `max_size` is its limit in bytes, where that is above `max_message_size`; None: none.
         """
-        self._stream_limit = sys.maxsize // 4 if max_size is None else max_size
+        if max_size is None:
+            max_size = sys.maxsize // 4
+        self._stream_limit = max(max_size, self._max_message_size)
         self.stream_kind = 0
         if self._kind is None or self._streams:
             self._stream_next = True

@@ -272,10 +272,10 @@ class WebSocket:
     ) -> MessageStream:
         """Return the next message as pieces to iterate over, without ever having all of it.
 
-        Waits until it has begun, and raises, as `receive`. `max_size` takes the place
-        of the option `max_message_size`, in bytes; None: no limit. While pieces are not taken the
-        peer has to wait. The next call of `receive` or `receive_stream` drops what is left of the
-        message. ::
+        Waits until it has begun, and raises, as `receive`. `max_size` takes the place of the
+        option `max_message_size` where it is larger, in bytes; None: no limit. While pieces are
+        not taken the peer has to wait. The next call of `receive` or `receive_stream` drops what
+        is left of the message. ::
 
             for piece in ws.receive_stream():
                 file.write(piece)
