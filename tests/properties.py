@@ -306,12 +306,12 @@ _INFLATE_ERRORS: Final = frozenset({1007, 1009})
 class _NaiveInflate:
     """A message so far, inflated from its beginning, byte by byte."""
 
-    def __init__(self, bits: int, *, keeps_context: bool) -> None:
-        self._bits, self._keeps_context = bits, keeps_context
+    def __init__(self, *, keeps_context: bool) -> None:
+        self._keeps_context = keeps_context
         self._context = self._new()
 
     def _new(self) -> Any:
-        return zlib.decompressobj(-self._bits)
+        return zlib.decompressobj(-15)
 
     def inflate(self, message: bytes, *, is_last: bool) -> bytes:
         inflater, output, ends = self._context.copy(), b"", 0
@@ -333,43 +333,43 @@ def deflate(data: bytes) -> None:
     if len(data) < 3:
         return
     flags, how, seed, wire = data[0] & 3, data[1], data[2], data[3:]
-    bits, keeps_context = (9 if how & 1 else 15), bool(how & 2)
-    messages, code = _inflate_all(flags, bits, keeps_context, _chopped(wire, 0))
-    model = _Model(flags, _NaiveInflate(bits, keeps_context=keeps_context))
+    keeps_context = bool(how & 1)
+    messages, code = _inflate_all(flags, keeps_context, _chopped(wire, 0))
+    model = _Model(flags, _NaiveInflate(keeps_context=keeps_context))
     model.read(wire)
     assert messages == model.messages
     assert code == model.code or {code, model.code} == _INFLATE_ERRORS
     for chosen in {1, seed} - {0}:
-        chopped = _inflate_all(flags, bits, keeps_context, _chopped(wire, chosen))
+        chopped = _inflate_all(flags, keeps_context, _chopped(wire, chosen))
         assert chopped[0] == messages
         assert chopped[1] == code or {chopped[1], code} == _INFLATE_ERRORS
-        streamed = _inflate_all(flags, bits, keeps_context, _chopped(wire, chosen), in_pieces=True)
+        streamed = _inflate_all(flags, keeps_context, _chopped(wire, chosen), in_pieces=True)
         if code in (1008, 1009):
             assert streamed[0][: len(messages)] == messages  # there are no such limits
         else:
             assert streamed == (messages, code)
     for message in messages:
-        sender = _compressing(flags ^ 1, bits, keeps_context)
+        sender = _compressing(flags ^ 1, keeps_context)
         for _ in range(2):
             frames = b"".join(b"".join(frame) for frame in sender.send(message))
-            assert _inflate_all(flags & 1, bits, False, [frames])[0] == [message]
+            assert _inflate_all(flags & 1, False, [frames])[0] == [message]
 
 
-def _compressing(flags: int, bits: int, keeps_context: bool) -> Protocol:
+def _compressing(flags: int, keeps_context: bool) -> Protocol:
     role: Role = "client" if flags & 1 else "server"
     return Protocol(
         role,
         max_message_size=100 if flags & 2 else 1 << 20,
         max_fragments=4 if flags & 2 else 1 << 16,
-        deflater=Deflater(bits, keeps_context=False, threshold=0),
-        inflater=Inflater(bits, keeps_context=keeps_context),
+        deflater=Deflater(15, keeps_context=False, threshold=0),
+        inflater=Inflater(15, keeps_context=keeps_context),
     )
 
 
 def _inflate_all(
-    flags: int, bits: int, keeps_context: bool, pieces: list[bytes], *, in_pieces: bool = False
+    flags: int, keeps_context: bool, pieces: list[bytes], *, in_pieces: bool = False
 ) -> tuple[list[Message], int | None]:
-    end = _compressing(flags, bits, keeps_context)
+    end = _compressing(flags, keeps_context)
     limit = 100 if flags & 2 else 1 << 20
     messages: list[Message] = []
     parts: list[Message] = []

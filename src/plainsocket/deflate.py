@@ -325,7 +325,11 @@ def _compressor(level: int, bits: int, memory_level: int) -> Any:
 
 
 class Inflater:
-    """Inflates the messages that one connection receives, never more than it is asked for."""
+    """Inflates the messages that one connection receives, never more than it is asked for.
+
+    `bits` are the window's. A peer that looks back further is understood by chance, as zlib takes
+    what happens to be there still.
+    """
 
     __slots__ = (
         "_bits",
