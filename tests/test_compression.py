@@ -12,6 +12,7 @@ from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFact
 from websockets.sync.client import connect
 
 import plainsocket
+from browsers import Browser
 from plainsocket.frames import Opcode
 from plainsocket.protocol import Message
 from rawclient import RawClient
@@ -165,3 +166,71 @@ def test_connections_of_a_thread_share_one_compressor() -> None:
                 peer.send("more " * 100)
                 assert peer.recv(timeout=PATIENCE) == "more " * 100
         assert server.call(compressors) == 1
+
+
+PAGE = """<!doctype html><meta charset="utf-8"><title>echo</title><script>
+const ws = new WebSocket(location.href.replace("http", "ws") + "echo");
+ws.binaryType = "arraybuffer";
+const waiting = [];
+ws.onmessage = (event) => waiting.shift()(event.data);
+const open = new Promise((resolve, reject) => { ws.onopen = resolve; ws.onclose = reject; });
+function answer(message) {
+  return new Promise((resolve) => { waiting.push(resolve); ws.send(message); });
+}
+async function check() {
+  await open;
+  const random = new Uint8Array(50000);
+  crypto.getRandomValues(random);
+  const rows = JSON.stringify(Array.from({length: 3000}, (_, n) => ({n, name: "row " + n % 7})));
+  const texts = ["", "a", "\\u00e9\\u{1d11e}".repeat(1000), rows, "x".repeat(900000)];
+  const binaries = [new Uint8Array(0), new Uint8Array(300000), random];
+  for (let turn = 0; turn < 3; turn++) {
+    for (const text of texts)
+      if (await answer(text) !== text) return "wrong text of " + text.length;
+    for (const binary of binaries) {
+      const back = new Uint8Array(await answer(binary));
+      if (back.length !== binary.length || back.some((byte, i) => byte !== binary[i]))
+        return "wrong bytes of " + binary.length;
+    }
+  }
+  ws.close();
+  return ws.extensions;
+}
+</script>"""
+
+
+def page(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    start_response("200 OK", [("Content-Type", "text/html")])
+    return [PAGE.encode()]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("context", [False, True])
+def test_compressed_echo_with_a_browser(browser: Browser, context: bool) -> None:
+    agreed: list[Any] = []
+    sizes: list[int] = []
+
+    def handler(ws: plainsocket.WebSocket) -> None:
+        agreed.append(ws.extensions)
+        for message in ws:
+            ws.send(message)
+            sizes.append(len(message))
+        agreed.append((ws.bytes_received, ws.bytes_sent))
+
+    with serving(
+        {"/echo": handler}, app=page, compression=True, compression_context=context
+    ) as server:
+        browser.driver.get(f"http://127.0.0.1:{server.port}/")
+        result = browser.driver.execute_async_script(
+            "check().then(arguments[0], (error) => arguments[0]('failed: ' + error));"
+        )
+        wait_until(lambda: len(agreed) == 2)
+    is_firefox = browser.engine == "firefox"  # its offer has no parameters, and it tells of none
+    with_context = "permessage-deflate" + ("" if is_firefox else "; client_max_window_bits=12")
+    assert agreed[0] == (with_context if context else ALONE,)
+    assert result == ("permessage-deflate" if is_firefox else agreed[0][0])
+    received, sent = agreed[1]
+    assert len(sizes) == 24
+    # The random bytes apart, next to nothing is left, in both directions.
+    assert received < sum(sizes) / 8
+    assert sent < sum(sizes) / 8
