@@ -19,7 +19,7 @@ TEST_PACKAGES := $(BROWSER_PACKAGES) nginx haproxy iproute2 systemd
 
 BROWSER_TOOLS := browser/node_modules/.installed
 
-.PHONY: help demo browser check test screenshot bench bench-quick fuzz clean
+.PHONY: help demo browser check test autobahn screenshot bench bench-quick fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -44,6 +44,9 @@ test: $(DEVELOPMENT) $(BROWSER_TOOLS) ## the whole suite, in real browsers and w
 	@echo 'Once more in pure Python, as where no compiler is:'
 	PLAINSOCKET_PURE=1 $(BIN)/pytest -m 'not browser'
 
+autobahn: $(DEVELOPMENT) ## all 517 of Autobahn's cases (about ten minutes)
+	PLAINSOCKET_AUTOBAHN=all $(BIN)/pytest tests/test_autobahn.py
+
 screenshot: $(DEVELOPMENT) ## take the README's picture of the demo page
 	@tools/debian-packages chromium chromium-driver fonts-dejavu-core
 	PYTHONPATH=tests $(BIN)/python tools/screenshot.py docs/demo.png
@@ -56,7 +59,7 @@ bench-quick: ## the same, shorter
 
 fuzz: $(FUZZ_VENV)/.installed ## fuzz for FUZZ_SECONDS each (60)
 	@mkdir -p fuzz/crashes
-	@status=0; for target in protocol handshake forwarded; do \
+	@status=0; for target in protocol deflate handshake forwarded; do \
 		echo "== $$target, $(FUZZ_SECONDS) s"; \
 		mkdir -p fuzz/.work/$$target; \
 		$(FUZZ_VENV)/bin/python fuzz/fuzz_$$target.py -max_total_time=$(FUZZ_SECONDS) \

@@ -1,4 +1,4 @@
-"""The browser half's built files: they are what the sources give, they are small, and old enough."""
+"""The browser half's built files: they are what the sources give, small, and old enough."""
 
 from __future__ import annotations
 

@@ -51,6 +51,8 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "docs/tutorial.md",
     "docs/deploy.md",
+    "docs/compression.md",
+    "docs/streaming.md",
     "docs/security.md",
 )
 PYTEST = ".venv/bin/pytest"
@@ -797,6 +799,26 @@ def test_the_numbers_on_a_port_of_their_own(folder: Folder) -> None:
 
 
 # -- security ------------------------------------------------------------------------------------
+
+
+@uses("docs/compression.md", "compressed.py")
+def test_compression(folder: Folder) -> None:
+    agreed = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+    with serving(folder, "compressed.py") as program:
+        check_echo(folder)
+        program.wait_for(re.escape(f"('{agreed}',)"))
+
+
+@uses("docs/streaming.md", "files.py")
+def test_streaming(folder: Folder) -> None:
+    with serving(folder, "files.py"):
+        with client(folder, "/upload") as peer:
+            peer.send([b"x" * 100_000] * 100)
+            assert peer.recv(timeout=PATIENCE) == "10000000 bytes"
+        with client(folder, "/download") as peer:
+            size = sum(len(piece) for piece in peer.recv_streaming())
+        assert size == sum(len(f"line {number}\n") for number in range(50_000))
+
 
 SECURITY = "docs/security.md"
 ATTACK = text_of(SECURITY, "attack")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
+from .deflate import Agreement, ExtensionError, accept_offer
 from .options import Options
 from .origin import host_name, host_of, is_allowed
 
@@ -41,6 +42,9 @@ class Request:
     """For `process_request`, to add headers to the 101, cookies for instance."""
     subprotocol: str | None = None
     """For `process_request`, to choose one of those that the client offers."""
+
+    compression: Agreement | None = field(default=None, repr=False)
+    """What is agreed on about compression, or None; `process_request` may set it to None."""
 
     @classmethod
     def from_environ(cls, environ: dict[str, Any]) -> Request:
@@ -181,6 +185,10 @@ def accept(request: Request, options: Options) -> Accepted:
     _check_origin(request, own_host, options)
     offered = _offered_subprotocols(headers.get("sec-websocket-protocol"))
     request.subprotocol = next((name for name in options.subprotocols if name in offered), None)
+    try:
+        request.compression = accept_offer(headers.get("sec-websocket-extensions"), options)
+    except ExtensionError as error:
+        raise _bad_request(f"{error} (RFC 6455 section 9.1).") from None
     if options.process_request is not None:
         options.process_request(request)
         if request.subprotocol is not None and request.subprotocol not in offered:
@@ -188,6 +196,8 @@ def accept(request: Request, options: Options) -> Accepted:
     answer = [*_UPGRADE, ("Sec-WebSocket-Accept", accept_key(key))]
     if request.subprotocol is not None:
         answer.append(("Sec-WebSocket-Protocol", request.subprotocol))
+    if request.compression is not None:
+        answer.append(("Sec-WebSocket-Extensions", str(request.compression)))
     return Accepted([*answer, *_checked(request.response_headers)])
 
 
