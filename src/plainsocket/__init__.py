@@ -9,8 +9,9 @@ def echo(ws):
 plainsocket.serve({"/echo": echo}, port=8087)
 """
 
+from .client import connect
 from .endpoint import Endpoint
-from .errors import ConnectionClosed, WebSocketError
+from .errors import ConnectionClosed, HandshakeError, HandshakeRefused, ProxyError, WebSocketError
 from .handler import WebSocketHandler
 from .handshake import Refused, Request
 from .options import Options
@@ -23,13 +24,17 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "ConnectionClosed",
     "Endpoint",
+    "HandshakeError",
+    "HandshakeRefused",
     "Options",
+    "ProxyError",
     "Refused",
     "Request",
     "Server",
     "WebSocket",
     "WebSocketError",
     "WebSocketHandler",
+    "connect",
     "serve",
     "wsgi",
 ]

@@ -127,14 +127,14 @@ class Refused(Exception):
         super().__init__(status, body)
         self.status = HTTPStatus(status)
         self.body = body
-        self.headers = _checked(headers)
+        self.headers = checked(headers)
 
     @property
     def status_line(self) -> str:
         return f"{self.status.value} {self.status.phrase}"
 
 
-def _checked(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def checked(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     pairs = list(headers)
     for name, value in pairs:
         if not _TOKEN.fullmatch(name) or _CONTROL.search(value):
@@ -188,7 +188,7 @@ def accept(request: Request, options: Options) -> Accepted:
     answer = [*_UPGRADE, ("Sec-WebSocket-Accept", accept_key(key))]
     if request.subprotocol is not None:
         answer.append(("Sec-WebSocket-Protocol", request.subprotocol))
-    return Accepted([*answer, *_checked(request.response_headers)])
+    return Accepted([*answer, *checked(request.response_headers)])
 
 
 _UPGRADE: Final = [("Upgrade", "websocket"), ("Connection", "Upgrade")]

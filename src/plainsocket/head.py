@@ -125,7 +125,7 @@ def parse_head(data: bytes, *, max_headers: int) -> Head:
             f"The request has more than {max_headers} headers.",
         )
     method, target, version = _parse_request_line(request_line)
-    headers = [_parse_header(line) for line in lines]
+    headers = [parse_header(line) for line in lines]
     authority, path, query = _split_target(method, target)
     _check_host(headers, version)
     if authority is not None:
@@ -180,7 +180,7 @@ def _split_target(method: str, target: str) -> tuple[str | None, str, str]:
     return authority, path, query
 
 
-def _parse_header(line: bytes) -> tuple[str, str]:
+def parse_header(line: bytes) -> tuple[str, str]:
     name, colon, value = line.partition(b":")
     if not colon or not _TOKEN.fullmatch(name):
         raise _bad(_what_is_wrong_with_name(line, name, colon))
