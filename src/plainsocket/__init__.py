@@ -9,6 +9,7 @@ def echo(ws):
 plainsocket.serve({"/echo": echo}, port=8087)
 """
 
+from .backoff import reconnecting
 from .client import connect
 from .endpoint import Endpoint
 from .errors import ConnectionClosed, HandshakeError, HandshakeRefused, ProxyError, WebSocketError
@@ -35,6 +36,7 @@ __all__ = [
     "WebSocketError",
     "WebSocketHandler",
     "connect",
+    "reconnecting",
     "serve",
     "wsgi",
 ]

@@ -90,7 +90,7 @@ def _is_exempt(host: str, port: int, no_proxy: str) -> bool:
         if entry == "*":
             return True
         name, colon, number = entry.rpartition(":")
-        if colon and number.isdigit() and ":" not in name.strip("[]"):
+        if colon and number.isdigit() and (":" not in name or name.endswith("]")):
             if int(number) != port:
                 continue
             entry = name
@@ -166,25 +166,32 @@ def _socks(proxy: Proxy, target: Target, timeout: float) -> Any:
     kind = python_socks.ProxyType.SOCKS5 if "5" in proxy.scheme else python_socks.ProxyType.SOCKS4
     username, password = proxy.user or (None, None)
     socks = SocksProxy(kind, proxy.host, proxy.port, username, password, rdns=_SOCKS[proxy.scheme])
-    connecting = gevent.get_hub().threadpool.spawn(
-        socks.connect, target.host, target.port, timeout=timeout
-    )
+
+    def reach() -> Any:
+        try:
+            return socks.connect(target.host, target.port, timeout=timeout)
+        except Exception as error:  # noqa: BLE001 - raised below; gevent's pool would print it
+            return error
+
+    connecting = gevent.get_hub().threadpool.spawn(reach)
     try:
         connected: Any = connecting.get()
-    except python_socks.ProxyError as error:
-        raise ProxyError(f"the proxy refused: {error}") from error
-    except python_socks.ProxyTimeoutError as error:
-        raise TimeoutError(f"proxy: {error}") from error
-    except OSError as error:
-        raise _named(error) from error
     except BaseException:  # nobody waits any more: close what the thread still brings
         connecting.rawlink(_close_late)
         raise
+    if isinstance(connected, python_socks.ProxyError):
+        raise ProxyError(f"the proxy refused: {connected}") from connected
+    if isinstance(connected, python_socks.ProxyTimeoutError):
+        raise TimeoutError(f"proxy: {connected}") from connected
+    if isinstance(connected, OSError):
+        raise _named(connected) from connected
+    if isinstance(connected, Exception):
+        raise connected
     sock = socket.socket(connected.family, connected.type, connected.proto, connected.detach())
     sock.settimeout(None)
     return sock
 
 
 def _close_late(connecting: Any) -> None:
-    if connecting.successful():
+    if not isinstance(connecting.value, Exception):
         connecting.value.close()
