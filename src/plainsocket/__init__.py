@@ -9,6 +9,7 @@ def echo(ws):
 plainsocket.serve({"/echo": echo}, port=8087)
 """
 
+from . import twins  # noqa: F401 - before all else: it decides what the imports below find
 from .backoff import reconnecting
 from .client import connect
 from .endpoint import Endpoint

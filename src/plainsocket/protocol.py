@@ -10,21 +10,19 @@ from __future__ import annotations
 import codecs
 import enum
 import os
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
+from . import wire
 from .frames import (
     MAX_CONTROL_PAYLOAD,
     CloseCode,
     FrameError,
     Header,
     Opcode,
-    apply_mask,
     close_payload,
     header,
     read_close_payload,
     read_header,
-    unmask,
-    unmask_text,
 )
 
 Message = str | bytes
@@ -42,14 +40,7 @@ control frame can go in between."""
 MAX_PINGS: Final = 64
 """Pings waiting for their pong; of more the oldest are forgotten."""
 
-_FINAL_TEXT: Final = 0x80 | Opcode.TEXT
-_FINAL_BINARY: Final = 0x80 | Opcode.BINARY
-
-_SMALL_HEADS: Final = {
-    opcode: [header(opcode, size) for size in range(126)] for opcode in (Opcode.TEXT, Opcode.BINARY)
-}
-
-_JOIN_BELOW: Final = 16 * 1024  # copying so few bytes is cheaper than handling a second buffer
+_LARGE: Final = 4096  # bytes of payload
 
 _new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -78,6 +69,7 @@ class Protocol:
         "_fragments",
         "_frame",
         "_kind",
+        "_large",
         "_max_fragments",
         "_max_message_size",
         "_message",
@@ -89,8 +81,10 @@ class Protocol:
         "close_code",
         "close_reason",
         "close_sent",
+        "end_is_due",
         "failed",
         "is_client",
+        "message_begun",
         "pongs",
         "state",
         "to_skip",
@@ -123,12 +117,18 @@ class Protocol:
         self.pongs: list[bytes] = []
         """The payloads of pings that were answered, until the caller clears it."""
 
+        self.end_is_due = False
+        """Whether the messages just returned are the last: once their receiver has had the chance
+        to answer them, call `receive(b"")`, which ends the connection."""
         self._due: tuple[int, str, bool] | None = None  # the end: code, reason, by an error?
+        self.message_begun = False
+        """Whether a message, or a frame, has come in part."""
 
         # Input: the frame being read …
         self._rest = b""  # the beginning of a frame's head, at most 13 bytes
         self._frame: Header | None = None
         self._seen = 0  # bytes of its payload so far
+        self._large: Any = None  # where its payload is written to, if it comes in pieces
         self._control = bytearray()  # its payload so far, where it is a control frame
         # … and the message being read, where it is not in one piece.
         self._kind: int | None = None  # TEXT or BINARY between its first and its last frame
@@ -159,16 +159,12 @@ class Protocol:
         try:
             self._read(data, messages)
         except FrameError as error:
-            self._due = (error.code, error.reason, True)
+            self._let_end(error.code, error.reason, failed=True)
         if self._due is not None and not messages:
             self._apply_end(*self._due)
+        else:
+            self.message_begun = bool(self._kind is not None or self._frame or self._rest)
         return messages
-
-    @property
-    def end_is_due(self) -> bool:
-        """Whether the messages just returned are the last: once their receiver has had the chance
-        to answer them, call `receive(b"")`, which ends the connection."""
-        return self._due is not None
 
     def receive_eof(self) -> None:
         """The peer will send nothing more."""
@@ -177,14 +173,8 @@ class Protocol:
         if self.state is not CLOSED:
             self._end(CloseCode.ABNORMAL_CLOSURE, "connection ended without a close frame")
 
-    @property
-    def message_begun(self) -> bool:
-        """Whether a message, or a frame, has come in part."""
-        return self._kind is not None or self._frame is not None or bool(self._rest)
-
     def _read(self, data: bytes, messages: list[Message]) -> None:
         position, end = 0, len(data)
-        view = memoryview(data)
         while True:
             frame = self._frame
             if frame is None:
@@ -202,10 +192,27 @@ class Protocol:
                         self.to_skip = max(0, frame.length - (end - position))
                     raise
                 self._frame, self._seen = frame, 0
+                if (
+                    frame.length >= _LARGE
+                    and end - position < frame.length <= 16 * (end - position)  # or it would cost
+                    and frame.opcode == Opcode.BINARY  # more than the peer has paid for
+                    and frame.fin
+                ):
+                    self._large = wire.blank(frame.length)
             seen = self._seen
             take = min(frame.length - seen, end - position)
+            if self._large is not None:
+                wire.fill(self._large, seen, data, position, position + take, frame.key)
+                position += take
+                self._seen = seen + take
+                if self._seen < frame.length:
+                    return
+                messages.append(wire.filled(self._large))
+                self._large = self._kind = self._frame = None
+                continue
             if frame.key:
-                payload = apply_mask(view[position : position + take], frame.key, seen)
+                piece = memoryview(data)[position : position + take]
+                payload = wire.apply_mask(piece, frame.key, seen & 3)
             else:
                 payload = data[position : position + take]
             position += take
@@ -244,13 +251,13 @@ class Protocol:
                     break
             if not 0 <= length <= self._max_message_size or length == 127 or start + length > end:
                 break
-            if kind == _FINAL_TEXT:
+            if kind == 0x81:  # text, final
                 try:
-                    messages.append(unmask_text(data, start, start + length))
+                    messages.append(wire.unmask_text(data, start, start + length))
                 except UnicodeDecodeError:
                     break
-            elif kind == _FINAL_BINARY:
-                messages.append(unmask(data, start, start + length))
+            elif kind == 0x82:  # binary, final
+                messages.append(wire.unmask(data, start, start + length))
             else:
                 break
             position = start + length
@@ -320,7 +327,11 @@ class Protocol:
                     if ping == payload:
                         break
         else:
-            self._due = (*read_close_payload(payload), False)
+            self._let_end(*read_close_payload(payload), failed=False)
+
+    def _let_end(self, code: int, reason: str, *, failed: bool) -> None:
+        self._due = (code, reason, failed)
+        self.end_is_due = True
 
     def _apply_end(self, code: int, reason: str, failed: bool) -> None:
         if failed:
@@ -331,6 +342,10 @@ class Protocol:
             self._end(code, reason)
 
     # -- output ----------------------------------------------------------------------------------
+
+    def send_whole(self, message: Message | bytearray | memoryview) -> bytes | None:
+        """Return the frame of a message where that is quick, else None: then `send` has to."""
+        return None if self.is_client else wire.whole_frame(message)
 
     def send(self, message: Message | bytearray | memoryview) -> list[Frame]:
         """Return the frames of a message. Raises TypeError for what is not one.
@@ -344,10 +359,7 @@ class Protocol:
             opcode, payload = Opcode.BINARY, bytes(message)
         else:
             raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
-        size = len(payload)
-        if size < 126 and not self.is_client:
-            return [(_SMALL_HEADS[opcode][size] + payload,)]
-        if size <= FRAGMENT_SIZE:
+        if len(payload) <= FRAGMENT_SIZE:
             return [self._frame_of(opcode, payload)]
         pieces = memoryview(payload)
         frames = []
@@ -402,10 +414,12 @@ class Protocol:
 
     def _end(self, code: int, reason: str) -> None:
         self._due = None
+        self.end_is_due = self.message_begun = False
         self.state = CLOSED
         self.close_code, self.close_reason = int(code), reason
         self._rest = b""
         self._frame = None
+        self._large = None
         self._kind = None
         self._message = bytearray()
         self._decoder = None
@@ -417,8 +431,8 @@ class Protocol:
         key = os.urandom(4) if self.is_client else b""
         head = header(opcode, len(payload), fin=fin, key=key)
         if key:
-            payload = apply_mask(payload, key)
-        if len(payload) < _JOIN_BELOW:
+            payload = wire.apply_mask(payload, key, 0)
+        if len(payload) < wire.WHOLE_BELOW:
             return (head + payload,)
         return (head, payload)
 

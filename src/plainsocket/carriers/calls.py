@@ -1,13 +1,28 @@
-"""The system calls of the tcp carrier, on non-blocking sockets.
+"""System calls and greenlet switches: sockets here are non-blocking, and nothing waits.
 
-The same functions stand in _calls.c, which takes their place where there was a compiler.
+The same functions stand in calls.h in C. Compiled modules call those (see calls.pxd).
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-from typing import TYPE_CHECKING, Final
+from threading import get_ident as this_thread
+from time import monotonic
+from typing import Any, Final
+
+from greenlet import getcurrent as current
+
+__all__ = [
+    "MOST_BUFFERS",
+    "READ_SIZE",
+    "current",
+    "monotonic",
+    "read",
+    "switch",
+    "this_thread",
+    "write",
+    "write_many",
+]
 
 READ_SIZE: Final = 64 * 1024
 """Bytes that one read takes at most."""
@@ -16,8 +31,11 @@ MOST_BUFFERS: Final = 64
 """Buffers that one write takes at most; far below the kernel's limit."""
 
 
-def read(fd: int) -> bytes | None:
-    """What has come; b"" at the end; None if nothing has. Raises OSError."""
+def read(fd: int, much: bool = False) -> bytes | None:
+    """What has come; b"" at the end; None if nothing has. Raises OSError.
+
+    `much` is whether that will be much: it makes one way quicker or the other.
+    """
     try:
         return os.read(fd, READ_SIZE)
     except BlockingIOError:
@@ -43,8 +61,6 @@ def write_many(fd: int, buffers: list[bytes | memoryview]) -> int:
         return -1
 
 
-if not TYPE_CHECKING and not os.environ.get("PLAINSOCKET_PURE"):
-    with contextlib.suppress(ImportError):
-        from .. import _calls
-
-        read, write, write_many = _calls.read, _calls.write, _calls.write_many
+def switch(greenlet: Any) -> Any:
+    """Go on in `greenlet` until somebody switches back here."""
+    return greenlet.switch()
