@@ -15,7 +15,7 @@ FUZZ_VENV := fuzz/.venv
 FUZZ_SECONDS ?= 60
 
 BROWSER_PACKAGES := chromium chromium-driver firefox-esr webkit2gtk-driver xvfb fonts-dejavu-core
-TEST_PACKAGES := $(BROWSER_PACKAGES) nginx haproxy iproute2 systemd
+TEST_PACKAGES := $(BROWSER_PACKAGES) nginx haproxy iproute2 systemd tinyproxy-bin dante-server
 
 BROWSER_TOOLS := browser/node_modules/.installed
 

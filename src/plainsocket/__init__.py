@@ -10,8 +10,10 @@ plainsocket.serve({"/echo": echo}, port=8087)
 """
 
 from . import twins  # noqa: F401 - before all else: it decides what the imports below find
+from .backoff import reconnecting
+from .client import connect
 from .endpoint import Endpoint
-from .errors import ConnectionClosed, WebSocketError
+from .errors import ConnectionClosed, HandshakeError, HandshakeRefused, ProxyError, WebSocketError
 from .handler import WebSocketHandler
 from .handshake import Refused, Request
 from .options import Options
@@ -24,13 +26,18 @@ __version__ = "0.1.0.dev0"
 __all__ = [
     "ConnectionClosed",
     "Endpoint",
+    "HandshakeError",
+    "HandshakeRefused",
     "Options",
+    "ProxyError",
     "Refused",
     "Request",
     "Server",
     "WebSocket",
     "WebSocketError",
     "WebSocketHandler",
+    "connect",
+    "reconnecting",
     "serve",
     "wsgi",
 ]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import gevent
 
-from . import __version__, demo
+from . import __version__, console, demo, load
 from .frames import IS_COMPILED
 
 
@@ -21,6 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help", "--version")):
         given.insert(0, "demo")
     options = _parser().parse_args(given)
+    code: int = options.run(options)
+    return code
+
+
+def _demo(options: argparse.Namespace) -> int:
     try:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
         demo.run(options.host, options.port)
@@ -49,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--host", default="127.0.0.1", help="address to listen on")
     command.add_argument("--port", default=8087, type=_port, help="port; 0 takes a free one")
+    command.set_defaults(run=_demo)
+    console.add_to(commands)
+    load.add_to(commands)
     return parser
 
 

@@ -131,14 +131,14 @@ class Refused(Exception):
         super().__init__(status, body)
         self.status = HTTPStatus(status)
         self.body = body
-        self.headers = _checked(headers)
+        self.headers = checked(headers)
 
     @property
     def status_line(self) -> str:
         return f"{self.status.value} {self.status.phrase}"
 
 
-def _checked(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def checked(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     pairs = list(headers)
     for name, value in pairs:
         if not _TOKEN.fullmatch(name) or _CONTROL.search(value):
@@ -198,7 +198,7 @@ def accept(request: Request, options: Options) -> Accepted:
         answer.append(("Sec-WebSocket-Protocol", request.subprotocol))
     if request.compression is not None:
         answer.append(("Sec-WebSocket-Extensions", str(request.compression)))
-    return Accepted([*answer, *_checked(request.response_headers)])
+    return Accepted([*answer, *checked(request.response_headers)])
 
 
 _UPGRADE: Final = [("Upgrade", "websocket"), ("Connection", "Upgrade")]

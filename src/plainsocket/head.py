@@ -203,6 +203,14 @@ def _split_target(method: str, target: str) -> tuple[str | None, str, str]:
     return authority, path, query
 
 
+def parse_header(line: bytes) -> tuple[str, str]:
+    """Read one header line, without its end. Raises HeadError."""
+    if wrong := _wrong_header(line):
+        raise wrong
+    name, _, value = line.partition(b":")
+    return name.decode("ascii"), value.strip(b" \t").decode("latin-1")
+
+
 def _what_is_wrong_with_name(line: bytes, name: bytes, colon: bytes) -> str:
     if b"\n" in name:
         return _BARE_LF

@@ -33,7 +33,7 @@ from .handshake import Accepted, Refused, Request, accept, printable, upgrade_re
 from .listening import address_of, adopt, listen
 from .opening import Host, address_name, asks_for_http_carrier, logger, report_end
 from .options import Options
-from .upgrade import PeekedHost, PeekedRequest, peek
+from .peeked import PeekedHost, PeekedRequest, peek
 from .websocket import Handler, WebSocket
 from .wsgi import Application
 

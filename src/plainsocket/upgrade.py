@@ -1,218 +1,170 @@
-"""The upgrade's fast path: a plain request for a WebSocket, answered without pywsgi.
+"""The opening handshake, client side (RFC 6455 section 4.1): a request out, the 101 checked.
 
-The request's head is peeked at. What is not one such request, whole and flawless, stays unread
-for pywsgi, which answers everything else.
+No I/O.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
-import socket
-import sys
-from collections.abc import Callable
-from email.utils import formatdate
-from typing import Any, Final
-from urllib.parse import unquote_to_bytes
+import base64
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
 
-import gevent
+from .errors import HandshakeError
+from .handshake import accept_key, checked
+from .head import HeadError, parse_header
+from .urls import Target
 
-from .handshake import Accepted, Refused, Request
-from .head import Head, HeadError, find_end, parse_head
-from .opening import Host, address_name, believe_proxies, refusal_headers, take_over
-from .options import Options
-from .websocket import WebSocket
+_TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
+_STATUS_LINE: Final = re.compile(rb"HTTP/(1\.[01]) ([1-5][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
 
-_PEEK_SIZE: Final = 8192  # bytes: a head that is longer is no plain one
+_OWN: Final = frozenset(
+    {
+        "upgrade",
+        "connection",
+        "content-length",
+        "transfer-encoding",
+        "origin",
+        "sec-websocket-key",
+        "sec-websocket-version",
+        "sec-websocket-protocol",
+        "sec-websocket-extensions",
+        "sec-websocket-accept",
+    }
+)  # headers that the handshake makes itself
 
-
-class PeekedRequest(Request):
-    """A request of which only the head's bytes are kept.
-
-    They are read again where somebody asks: what they say would take ten times their memory for
-    as long as the connection lasts.
-    """
-
-    __slots__ = ("_address", "_data", "_environ", "_head", "_make_environ", "_options", "_path")
-
-    def __init__(
-        self,
-        data: bytes,
-        head: Head,
-        address: Any,
-        options: Options,
-        make_environ: Callable[[], dict[str, Any]],
-    ) -> None:
-        """`make_environ` makes what is the same in the environ of all requests."""
-        self.method = head.method
-        self.version = head.version
-        self.context = {}
-        self.response_headers = []
-        self.subprotocol = None
-        self._data = data
-        self._head: Head | None = head
-        self._address = address
-        self._options = options
-        self._make_environ = make_environ
-        self._environ: dict[str, Any] | None = None
-        self._path = unquote_to_bytes(head.path).decode(errors="replace")
-
-    def read_head(self) -> Head:
-        """What the head's bytes say."""
-        if self._head is not None:
-            return self._head
-        return parse_head(self._data, max_headers=self._options.max_headers)
-
-    @property
-    def size(self) -> int:
-        """Bytes of the head."""
-        return len(self._data)
-
-    def forget(self) -> None:
-        """The handshake is done: the bytes will do."""
-        self._head = None
-
-    @property
-    def headers(self) -> dict[str, str]:  # type: ignore[override]
-        fields = self.read_head().fields
-        return {name: value for name, value in fields.items() if "_" not in name}
-
-    @property
-    def environ(self) -> dict[str, Any]:  # type: ignore[override]
-        if self._environ is None:
-            self._environ = self._build_environ()
-        return self._environ
-
-    @property
-    def path(self) -> str:
-        return self._path
-
-    @property
-    def query(self) -> str:
-        return self.read_head().query
-
-    @property
-    def remote_address(self) -> str | None:
-        if self._options.trusted_proxies:
-            return super().remote_address
-        return self._address[0] if isinstance(self._address, tuple) else None
-
-    def _build_environ(self) -> dict[str, Any]:
-        """As pywsgi does for the same request."""
-        head = self.read_head()
-        environ = self._make_environ()
-        environ["REQUEST_METHOD"] = head.method
-        environ["SCRIPT_NAME"] = ""
-        environ["PATH_INFO"] = unquote_to_bytes(head.path).decode("latin-1")
-        environ["QUERY_STRING"] = head.query
-        environ["SERVER_PROTOCOL"] = head.version
-        for key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-            value = head.fields.get(key.replace("_", "-").lower())
-            if value is not None:
-                environ[key] = value
-        if isinstance(self._address, tuple):
-            environ["REMOTE_ADDR"] = str(self._address[0])
-            environ["REMOTE_PORT"] = str(self._address[1])
-        for name, value in head.headers:
-            key = "HTTP_" + name.replace("-", "_").upper()
-            if "_" in name or key in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
-                continue
-            if key in environ:
-                value = f"{environ[key]}{'; ' if 'COOKIE' in key else ','}{value}"
-            environ[key] = value
-        environ["wsgi.input"] = io.BytesIO()
-        environ["wsgi.input_terminated"] = False
-        if self._options.trusted_proxies:
-            believe_proxies(environ, head.fields, self._options)
-        return environ
+MAX_HEADERS: Final = 128
+"""Header lines in an answer, at most."""
 
 
-def peek(
-    sock: Any,
-    address: Any,
-    options: Options,
-    make_environ: Callable[[], dict[str, Any]],
-) -> PeekedRequest | None:
-    """Wait for the first bytes; return the request if it is a plain one for a WebSocket.
+def new_key() -> str:
+    """A Sec-WebSocket-Key."""
+    return base64.b64encode(os.urandom(16)).decode()
 
-    Raises TimeoutError where nothing comes within `handshake_timeout`.
-    """
-    sock.settimeout(options.handshake_timeout)
+
+def basic(user: tuple[str, str]) -> str:
+    """The value of an Authorization header (RFC 7617)."""
+    return "Basic " + base64.b64encode(":".join(user).encode()).decode()
+
+
+def check_subprotocols(subprotocols: Sequence[str]) -> None:
+    """Raise ValueError for names that can't be offered, TypeError for a `str` instead of a list."""
+    if isinstance(subprotocols, str):
+        raise TypeError("subprotocols is a list of names, not one str")
+    if not all(_TOKEN.fullmatch(name) for name in subprotocols):
+        raise ValueError(f"not a list of subprotocols: {subprotocols!r}")
+    if len(set(subprotocols)) < len(subprotocols):
+        raise ValueError("a subprotocol is offered twice (RFC 6455 section 4.1)")
+
+
+def check_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the headers of a user's; raises ValueError for what is none, and for our own."""
+    pairs = checked(headers)
+    for name, _ in pairs:
+        if name.lower() in _OWN:
+            raise ValueError(f"the header {name} is the handshake's own")
+    return pairs
+
+
+def request_headers(
+    target: Target,
+    key: str,
+    *,
+    headers: Iterable[tuple[str, str]] = (),
+    subprotocols: Sequence[str] = (),
+    origin: str | None = None,
+    extensions: str | None = None,
+    user_agent: str,
+) -> list[tuple[str, str]]:
+    """Return the request's headers; `headers` are the user's, which go before ours."""
+    given = list(headers)
+    names = {name.lower() for name, _ in given}
+    ours = [
+        ("Host", target.authority),
+        ("Upgrade", "websocket"),
+        ("Connection", "Upgrade"),
+        ("Sec-WebSocket-Key", key),
+        ("Sec-WebSocket-Version", "13"),
+    ]
+    if subprotocols:
+        ours.append(("Sec-WebSocket-Protocol", ", ".join(subprotocols)))
+    if extensions is not None:
+        ours.append(("Sec-WebSocket-Extensions", extensions))
+    if origin is not None:
+        ours.append(("Origin", origin))
+    if target.user is not None:
+        ours.append(("Authorization", basic(target.user)))
+    ours.append(("User-Agent", user_agent))
+    return checked([*(header for header in ours if header[0].lower() not in names), *given])
+
+
+def request_head(method: str, target: str, headers: Iterable[tuple[str, str]]) -> bytes:
+    """The bytes of a request without a body."""
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers)]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+@dataclass(frozen=True)
+class Response:
+    """The head of an HTTP response."""
+
+    version: str
+    """"1.0" or "1.1"."""
+    status: int
+    reason: str
+    headers: list[tuple[str, str]]
+    """Names and values, as sent and in that order."""
+
+    def values(self, name: str) -> list[str]:
+        """The values of the headers of this lower-case name."""
+        return [value for each, value in self.headers if each.lower() == name]
+
+    def tokens(self, name: str) -> list[str]:
+        """The members, in lower case, of the list that these headers hold."""
+        parts = ",".join(self.values(name)).split(",")
+        return [part.strip(" \t").lower() for part in parts if part.strip(" \t")]
+
+
+def parse_response(head: bytes) -> Response:
+    """Read a head, up to and including the blank line. Raises HandshakeError."""
+    status_line, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
+    match = _STATUS_LINE.fullmatch(status_line)
+    if match is None:
+        raise HandshakeError("the answer is not HTTP/1.1")
+    if len(lines) > MAX_HEADERS:
+        raise HandshakeError(f"the answer has more than {MAX_HEADERS} headers")
     try:
-        data = sock.recv(_PEEK_SIZE, socket.MSG_PEEK)
-    finally:
-        sock.settimeout(None)
-    if not data.startswith(b"GET "):
+        headers = [parse_header(line) for line in lines]
+    except HeadError as error:
+        raise HandshakeError(f"the answer is malformed: {error.reason}") from None
+    version, status, reason = match.groups()
+    return Response(
+        version.decode(), int(status), (reason or b"").decode("latin-1").strip(), headers
+    )
+
+
+def check_response(
+    response: Response, key: str, subprotocols: Sequence[str], *, extensions: str | None
+) -> str | None:
+    """Check a 101; return the subprotocol agreed on.
+
+    `extensions` is what was offered. Raises HandshakeError.
+    """
+    if response.version != "1.1":
+        raise HandshakeError("the 101 is of HTTP/1.0")
+    if response.tokens("upgrade") != ["websocket"]:
+        raise HandshakeError('the 101 lacks "Upgrade: websocket"')
+    if "upgrade" not in response.tokens("connection"):
+        raise HandshakeError('the 101 lacks "Connection: Upgrade"')
+    if response.values("sec-websocket-accept") != [accept_key(key)]:
+        raise HandshakeError("the Sec-WebSocket-Accept of the 101 does not answer our key")
+    if extensions is None and response.tokens("sec-websocket-extensions"):
+        raise HandshakeError("the 101 has an extension that was not offered")
+    chosen = response.values("sec-websocket-protocol")
+    if not chosen:
         return None
-    try:
-        end = find_end(data, max_size=min(options.max_head_size, _PEEK_SIZE))
-        if end is None:
-            return None
-        head = parse_head(data[:end], max_headers=options.max_headers)
-    except HeadError:
-        return None
-    if head.fields.get("upgrade", "").lower() != "websocket" or head.is_chunked:
-        return None
-    return PeekedRequest(data[:end], head, address, options, make_environ)
-
-
-class PeekedHost(Host):
-    """Serves a request that was peeked at."""
-
-    def __init__(self, sock: Any, address: Any, request: PeekedRequest, options: Options) -> None:
-        self.options = options
-        self._socket = sock
-        self._request = request
-        self._address = address
-
-    @property
-    def client_name(self) -> str:
-        if self.options.trusted_proxies:
-            environ = self._request.environ
-            if environ.get("REMOTE_ADDR"):
-                return address_name((environ["REMOTE_ADDR"], environ["REMOTE_PORT"]))
-        return address_name(self._address)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the connection has been taken over, or answered."""
-        return self._socket is None
-
-    @property
-    def environ(self) -> dict[str, Any]:  # type: ignore[override]
-        return {}  # nothing that this class does needs one to be built
-
-    def open_websocket(self, websocket: WebSocket, accepted: Accepted) -> None:
-        sock = self._take_request()
-        websocket.start(*take_over(sock, bytes), head=accepted.head)
-        self._request.forget()
-        self.observe_opening(websocket)
-
-    def refuse(self, refused: Refused) -> None:
-        """Answer with a refusal, and log it."""
-        self.report_refusal(self._request, refused)
-        headers = "".join(f"{name}: {value}\r\n" for name, value in refusal_headers(refused))
-        self._answer(f"{refused.status_line}\r\n{headers}", refused.body)
-
-    def fail(self) -> None:
-        """In an `except` block: answer 500 for an error that is the server's own."""
-        gevent.get_hub().handle_error((self.client_name, self._request.path), *sys.exc_info())
-        self.observe_refusal(500)
-        self._answer(
-            "500 Internal Server Error\r\nConnection: close\r\nContent-Type: text/plain\r\n"
-            "Content-Length: 21\r\n",
-            "Internal Server Error",
-        )
-
-    def _answer(self, head: str, body: str) -> None:
-        sock = self._take_request()
-        date = f"Date: {formatdate(usegmt=True)}\r\n\r\n"
-        with contextlib.suppress(OSError):
-            sock.settimeout(self.options.handshake_timeout)
-            sock.sendall(f"HTTP/1.1 {head}{date}".encode("latin-1") + body.encode())
-
-    def _take_request(self) -> Any:
-        """Read from the socket what was only peeked at, and not a byte more."""
-        sock, self._socket = self._socket, None
-        sock.recv(self._request.size)
-        return sock
+    if len(chosen) > 1 or chosen[0] not in subprotocols:
+        raise HandshakeError("the 101 has a subprotocol that was not offered")
+    return chosen[0]
