@@ -52,6 +52,7 @@ DOCUMENTS = (
     "docs/tutorial.md",
     "docs/deploy.md",
     "docs/security.md",
+    "docs/frameworks.md",
 )
 PYTEST = ".venv/bin/pytest"
 HTTP_SERVER = "python -m http.server 8000 --bind 127.0.0.1"
@@ -887,3 +888,47 @@ def test_messages_that_are_checked(folder: Folder) -> None:
         with client(folder) as peer:
             peer.send("x" * 1001)
             assert close_of(peer)[0] == 1009
+
+
+# -- frameworks ----------------------------------------------------------------------------------
+
+FRAMEWORKS = "docs/frameworks.md"
+
+
+def check_room(folder: Folder, name: str) -> None:
+    with serving(folder, f"{name}_app.py"):
+        with pytest.raises(InvalidStatus, match="401"):
+            client(folder, "/rooms/attic")
+        url = f"http://127.0.0.1:{folder.port}/login/ann"
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            assert answer.read() == b"Hello ann"
+            cookie = answer.headers["Set-Cookie"].partition(";")[0]
+        with client(folder, "/rooms/attic", headers={"Cookie": cookie}) as peer:
+            for message in ("Hello", "again"):
+                peer.send(message)
+                assert peer.recv(timeout=PATIENCE) == f"ann in attic: {message}"
+
+
+@uses(FRAMEWORKS, "flask_app.py")
+def test_flask(folder: Folder) -> None:
+    check_room(folder, "flask")
+
+
+@uses(FRAMEWORKS, "django_app.py")
+def test_django(folder: Folder) -> None:
+    check_room(folder, "django")
+
+
+@uses(FRAMEWORKS, "bottle_app.py")
+def test_bottle(folder: Folder) -> None:
+    check_room(folder, "bottle")
+
+
+@uses(FRAMEWORKS, "falcon_app.py")
+def test_falcon(folder: Folder) -> None:
+    check_room(folder, "falcon")
+
+
+@uses(FRAMEWORKS, "pyramid_app.py")
+def test_pyramid(folder: Folder) -> None:
+    check_room(folder, "pyramid")
