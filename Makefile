@@ -33,6 +33,7 @@ check: $(DEVELOPMENT) ## the inner loop: lint, format, types, unit tests
 
 test: $(DEVELOPMENT) ## the whole suite, in real browsers and with Autobahn's cases
 	@tools/debian-packages $(TEST_PACKAGES) || echo 'Tests that need them will say so.' >&2
+	@command -v npm >/dev/null || tools/debian-packages nodejs npm || echo 'Socket.IO has no client.' >&2
 	$(BIN)/pytest
 	@echo 'Once more in pure Python, as where no compiler is:'
 	PLAINSOCKET_PURE=1 $(BIN)/pytest -m 'not browser'
@@ -59,7 +60,7 @@ fuzz: $(FUZZ_VENV)/.installed ## fuzz for FUZZ_SECONDS each (60)
 	done; exit $$status
 
 clean: ## remove all that make made
-	rm -rf $(FUZZ_VENV) fuzz/.work fuzz/crashes fuzz/__pycache__
+	rm -rf $(FUZZ_VENV) fuzz/.work fuzz/crashes fuzz/__pycache__ tests/socketio/node_modules
 	rm -rf $(VENV) build dist src/*.egg-info src/plainsocket/*.so .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find examples src tests tools -name __pycache__ -exec rm -rf {} +
 

@@ -932,3 +932,26 @@ def test_falcon(folder: Folder) -> None:
 @uses(FRAMEWORKS, "pyramid_app.py")
 def test_pyramid(folder: Folder) -> None:
     check_room(folder, "pyramid")
+
+
+@uses(FRAMEWORKS, "socketio_app.py")
+def test_flask_socketio(folder: Folder) -> None:
+    check_socketio(folder, "socketio_app.py")
+
+
+@uses(FRAMEWORKS, "engine_app.py")
+def test_python_socketio(folder: Folder) -> None:
+    check_socketio(folder, "engine_app.py")
+
+
+def check_socketio(folder: Folder, name: str) -> None:
+    """In Socket.IO's own words; tests/test_socketio.py has its real client."""
+    with running(sys.executable, "-u", name, cwd=folder.path) as program:
+        wait_for_port(program, folder.port)
+        with client(folder, "/socket.io/?EIO=4&transport=websocket") as peer:
+            assert str(peer.recv(timeout=PATIENCE)).startswith("0{")
+            peer.send("40")
+            assert str(peer.recv(timeout=PATIENCE)).startswith("40{")
+            peer.send('421["echo","Hello"]')
+            assert peer.recv(timeout=PATIENCE) == '431["Hello"]'
+        assert "Traceback" not in program.output

@@ -1,0 +1,160 @@
+"""Socket.IO on plainsocket: python-socketio and Flask-SocketIO, with the real client in Node."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import needs
+from processes import ROOT, running
+from test_compat import free_port, need, wait_for_listener
+
+pytestmark = pytest.mark.slow
+
+CLIENT = ROOT / "tests" / "socketio"
+
+INSTALL = """
+import plainsocket.compat; plainsocket.compat.install_geventwebsocket(origins="*")
+import geventwebsocket.handler
+assert geventwebsocket.handler.WebSocketHandler.__module__ == "plainsocket.compat.handler"
+"""
+
+PYTHON_SOCKETIO = """
+import socketio
+
+sio = socketio.Server(async_mode="gevent")
+
+@sio.on("echo")
+def echo(sid, data):
+    return data
+
+@sio.on("enter")
+def enter(sid, room):
+    sio.enter_room(sid, room)
+
+@sio.on("leave")
+def leave(sid, room):
+    sio.leave_room(sid, room)
+
+@sio.on("say")
+def say(sid, room, words):
+    sio.emit("said", words, room=room)
+
+@sio.on("end all")
+def end_all(sid):
+    sio.emit("end")
+
+@sio.on("hang up")
+def hang_up(sid):
+    sio.disconnect(sid)
+
+application = socketio.WSGIApp(sio)
+"""
+
+PYWSGI = """
+from gevent import pywsgi
+from geventwebsocket.handler import WebSocketHandler
+
+pywsgi.WSGIServer(("127.0.0.1", 8087), application, handler_class=WebSocketHandler).serve_forever()
+"""
+
+FLASK_SOCKETIO = """
+from flask import Flask, request
+from flask_socketio import SocketIO, disconnect, emit, join_room, leave_room
+
+app = Flask(__name__)
+app.secret_key = "x"
+socketio = SocketIO(app, async_mode="gevent")
+
+@socketio.on("echo")
+def echo(data):
+    return data
+
+@socketio.on("enter")
+def enter(room):
+    join_room(room)
+
+@socketio.on("leave")
+def leave(room):
+    leave_room(room)
+
+@socketio.on("say")
+def say(room, words):
+    emit("said", words, to=room)
+
+@socketio.on("end all")
+def end_all():
+    emit("end", broadcast=True)
+
+@socketio.on("hang up")
+def hang_up():
+    disconnect()
+
+socketio.run(app, host="127.0.0.1", port=8087)
+"""
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    """Node, and beside the client's script what that needs, as package-lock.json says."""
+    node = needs.program("node", "nodejs")
+    if not (CLIENT / "node_modules" / "socket.io-client").exists():
+        npm = needs.program("npm", "npm")
+        command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+        done = subprocess.run(command, cwd=CLIENT, capture_output=True, text=True, timeout=110)
+        if done.returncode:
+            needs.unavailable(f"socket.io-client can't be installed: {done.stderr[-500:]}")
+    return node
+
+
+def check(node: str, folder: Path, text: str, *arguments: str) -> None:
+    """Run a server, let the client talk to it, and look at what that has seen."""
+    port = free_port()
+    (folder / "app.py").write_text(text.replace("8087", str(port)))
+    command = [argument.replace("8087", str(port)) for argument in arguments]
+    with running(sys.executable, "-u", *command, cwd=folder) as server:
+        try:
+            wait_for_listener(port)
+        except AssertionError:
+            pytest.fail(f"it does not listen:\n{server.output}")
+        url = f"http://127.0.0.1:{port}"
+        client = subprocess.run(
+            [node, "client.js", url], cwd=CLIENT, capture_output=True, text=True, timeout=60
+        )
+        assert client.returncode == 0, f"{client.stderr}\n{server.output}"
+        assert json.loads(client.stdout) == {
+            "first": "polling",
+            "upgraded": "websocket",
+            "text": "grüß",
+            "binary": True,
+            "nested": True,
+            "alone": ["polling", "websocket"],
+            "polled": True,
+            "heard": {"ann": ["for two", "for one"], "bob": ["for two"], "eve": []},
+            "disconnect": "io server disconnect",
+            "refused": 400,
+        }
+        assert "Traceback" not in server.output, server.output
+
+
+def test_python_socketio(node: str, tmp_path: Path) -> None:
+    need("socketio")
+    check(node, tmp_path, INSTALL + PYTHON_SOCKETIO + PYWSGI, "app.py")
+
+
+def test_flask_socketio(node: str, tmp_path: Path) -> None:
+    need("flask_socketio")
+    check(node, tmp_path, INSTALL + FLASK_SOCKETIO, "app.py")
+
+
+def test_python_socketio_under_gunicorn(node: str, tmp_path: Path) -> None:
+    need("socketio", "gunicorn")
+    worker = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
+    arguments = ["--origin", "self", "-m", "gunicorn", "--bind", "127.0.0.1:8087", "-k", worker]
+    check(
+        node, tmp_path, PYTHON_SOCKETIO, "-m", "plainsocket.compat", *arguments, "app:application"
+    )
