@@ -56,6 +56,7 @@ DOCUMENTS = (
 )
 PYTEST = ".venv/bin/pytest"
 HTTP_SERVER = "python -m http.server 8000 --bind 127.0.0.1"
+RUN = "plainsocket run --reload chat:app"
 
 # -- the blocks ----------------------------------------------------------------------------------
 
@@ -301,6 +302,7 @@ def test_every_command_can_be_given(document: str) -> None:
                 ". venv/bin/activate",
                 "pip install .",
                 "pip install ../plainsocket",
+                RUN,
             )
             assert line in known, line
 
@@ -955,3 +957,14 @@ def check_socketio(folder: Folder, name: str) -> None:
             peer.send('421["echo","Hello"]')
             assert peer.recv(timeout=PATIENCE) == '431["Hello"]'
         assert "Traceback" not in program.output
+
+
+@uses(FRAMEWORKS, "chat.py")
+def test_the_reloader(folder: Folder) -> None:
+    """tests/test_run.py changes its file."""
+    command = [sys.executable, "-m", *shlex.split(RUN), "--port", str(folder.port)]
+    with running(*command, cwd=folder.path) as program:
+        wait_for_port(program, folder.port)
+        with client(folder, "/echo") as peer:
+            peer.send("Hello")
+            assert peer.recv(timeout=PATIENCE) == "Hello"
