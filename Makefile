@@ -16,7 +16,7 @@ FUZZ_SECONDS ?= 60
 BROWSER_PACKAGES := chromium chromium-driver firefox-esr webkit2gtk-driver xvfb fonts-dejavu-core
 TEST_PACKAGES := $(BROWSER_PACKAGES) nginx haproxy iproute2 systemd
 
-.PHONY: help demo check test matrix screenshot bench bench-quick fuzz clean
+.PHONY: help demo check test matrix works-with screenshot bench bench-quick fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -41,6 +41,10 @@ test: $(DEVELOPMENT) ## the whole suite, in real browsers and with Autobahn's ca
 matrix: ## the quick tests on every supported Python that is installed
 	$(PYTHON) tools/matrix.py $(VERSIONS)
 
+works-with: $(DEVELOPMENT) ## docs/works-with.md, from the tests (WORKS_WITH='-k frameworks' for some of them)
+	$(BIN)/pytest -m works_with --works-with .works-with.json $(WORKS_WITH)
+	PYTHONPATH=tests $(BIN)/python tools/write_works_with.py .works-with.json docs/works-with.md
+
 screenshot: $(DEVELOPMENT) ## take the README's picture of the demo page
 	@tools/debian-packages chromium chromium-driver fonts-dejavu-core
 	PYTHONPATH=tests $(BIN)/python tools/screenshot.py docs/demo.png
@@ -64,7 +68,7 @@ fuzz: $(FUZZ_VENV)/.installed ## fuzz for FUZZ_SECONDS each (60)
 
 clean: ## remove all that make made
 	rm -rf $(FUZZ_VENV) fuzz/.work fuzz/crashes fuzz/__pycache__ tests/socketio/node_modules
-	rm -rf $(VENV) .matrix build dist src/*.egg-info src/plainsocket/*.so .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .matrix .works-with.json build dist src/*.egg-info src/plainsocket/*.so .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find examples src tests tools -name __pycache__ -exec rm -rf {} +
 
 # Debian leaves ensurepip out of its python3; a Python from elsewhere has it.

@@ -9,6 +9,8 @@ import pytest
 import browsers
 import processes
 
+pytest_plugins = ["works_with"]
+
 
 @pytest.fixture(scope="session", params=browsers.ENGINES)
 def engine(

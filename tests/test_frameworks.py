@@ -76,7 +76,10 @@ def serving(folder: Path, text: str) -> Iterator[Site]:
         yield Site(program, port)
 
 
-@pytest.fixture(scope="module", params=FRAMEWORKS)
+WITH_LOGIN = pytest.param("flask", marks=pytest.mark.works_with("Flask-Login"))
+
+
+@pytest.fixture(scope="module", params=[WITH_LOGIN, *FRAMEWORKS[1:]])
 def example(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Site]]:

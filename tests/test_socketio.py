@@ -13,7 +13,7 @@ import needs
 from processes import ROOT, running
 from test_compat import free_port, need, wait_for_listener
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.works_with("socket.io-client", "Node.js")]
 
 CLIENT = ROOT / "tests" / "socketio"
 
@@ -141,16 +141,19 @@ def check(node: str, folder: Path, text: str, *arguments: str) -> None:
         assert "Traceback" not in server.output, server.output
 
 
+@pytest.mark.works_with("python-socketio", "python-engineio")
 def test_python_socketio(node: str, tmp_path: Path) -> None:
     need("socketio")
     check(node, tmp_path, INSTALL + PYTHON_SOCKETIO + PYWSGI, "app.py")
 
 
+@pytest.mark.works_with("Flask-SocketIO", "Flask")
 def test_flask_socketio(node: str, tmp_path: Path) -> None:
     need("flask_socketio")
     check(node, tmp_path, INSTALL + FLASK_SOCKETIO, "app.py")
 
 
+@pytest.mark.works_with("python-socketio", "python-engineio", "gunicorn")
 def test_python_socketio_under_gunicorn(node: str, tmp_path: Path) -> None:
     need("socketio", "gunicorn")
     worker = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
