@@ -64,11 +64,12 @@ def need(name: str) -> None:
 
 
 @contextmanager
-def serving(folder: Path, text: str) -> Iterator[Site]:
+def serving(folder: Path, text: str, command: str = "app.py") -> Iterator[Site]:
     """Run a program that serves on port 8087, on another one."""
     port = free_port()
     (folder / "app.py").write_text(text.replace("8087", str(port)))
-    with running(sys.executable, "-u", "app.py", cwd=folder) as program:
+    arguments = command.replace("8087", str(port)).split()
+    with running(sys.executable, "-u", *arguments, cwd=folder) as program:
         try:
             wait_for_listener(port)
         except AssertionError:
@@ -307,10 +308,29 @@ def serve(ws, what):
 SERVE = "\nplainsocket.serve({}, app=app, port=8087)\n"
 
 
+GUNICORN = "-m gunicorn --bind 127.0.0.1:8087 --no-control-socket"
+WRAPPED = "\nwrapped = plainsocket.wsgi(app)\n"
+
+
 @each_framework
 def test_until_its_use_the_answer_may_be_another(tmp_path: Path, name: str) -> None:
     need(name)
-    with serving(tmp_path, COMMON + WAITING[name] + SERVE) as site:
+    check_answers(tmp_path, COMMON + WAITING[name] + SERVE, "app.py")
+
+
+@pytest.mark.works_with("gunicorn")
+@pytest.mark.parametrize(
+    "command",
+    [f"{GUNICORN} -k plainsocket.gunicorn.Worker app", f"{GUNICORN} -k gevent app:wrapped"],
+)
+def test_so_it_may_under_gunicorn(tmp_path: Path, command: str) -> None:
+    need("flask")
+    program = COMMON + WAITING["flask"] + "\napplication = app" + WRAPPED
+    check_answers(tmp_path, program, command)
+
+
+def check_answers(folder: Path, program: str, command: str) -> None:
+    with serving(folder, program, command) as site:
         assert site.status_of("/refused/echo") == 403
         assert site.status_of("/granted/answer") == 418
         assert site.status_of("/granted/raise") == 500

@@ -936,11 +936,13 @@ def test_pyramid(folder: Folder) -> None:
     check_room(folder, "pyramid")
 
 
+@pytest.mark.slow
 @uses(FRAMEWORKS, "socketio_app.py")
 def test_flask_socketio(folder: Folder) -> None:
     check_socketio(folder, "socketio_app.py")
 
 
+@pytest.mark.slow
 @uses(FRAMEWORKS, "engine_app.py")
 def test_python_socketio(folder: Folder) -> None:
     check_socketio(folder, "engine_app.py")
@@ -959,6 +961,7 @@ def check_socketio(folder: Folder, name: str) -> None:
         assert "Traceback" not in program.output
 
 
+@pytest.mark.slow
 @uses(FRAMEWORKS, "chat.py")
 def test_the_reloader(folder: Folder) -> None:
     """tests/test_run.py changes its file."""
