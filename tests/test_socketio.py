@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
 import needs
 from processes import ROOT, running
+from serving import PATIENCE
 from test_compat import free_port, need, wait_for_listener
 
 pytestmark = [pytest.mark.slow, pytest.mark.works_with("socket.io-client", "Node.js")]
@@ -138,7 +142,20 @@ def check(node: str, folder: Path, text: str, *arguments: str) -> None:
             "disconnect": "io server disconnect",
             "refused": 400,
         }
+        check_origin(port)
         assert "Traceback" not in server.output, server.output
+
+
+def check_origin(port: int) -> None:
+    """Socket.IO's own check, as plainsocket's has been told to let all pages connect."""
+    url = f"ws://127.0.0.1:{port}/socket.io/?EIO=4&transport=websocket"
+    with connect(url, origin=Origin(f"http://127.0.0.1:{port}")) as peer:
+        assert str(peer.recv(timeout=PATIENCE)).startswith("0{")
+    with (
+        pytest.raises((ConnectionClosed, InvalidStatus)),
+        connect(url, origin=Origin("http://evil.example")) as peer,
+    ):
+        peer.recv(timeout=PATIENCE)
 
 
 @pytest.mark.works_with("python-socketio", "python-engineio")
