@@ -18,7 +18,7 @@ PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
 
 OPTIONAL = [
     "gunicorn", "compat", "rooms", "redis", "flashpolicy", "metrics", "cli", "demo",
-    "run", "reloader", "views", "flask", "django", "bottle", "falcon", "pyramid",
+    "run", "reloader", "views", "engineio", "flask", "django", "bottle", "falcon", "pyramid",
 ]  # fmt: skip
 WITHOUT_IO = [
     "origin",

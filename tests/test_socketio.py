@@ -27,6 +27,12 @@ import geventwebsocket.handler
 assert geventwebsocket.handler.WebSocketHandler.__module__ == "plainsocket.compat.handler"
 """
 
+NATIVE = """
+import plainsocket
+import plainsocket.engineio
+plainsocket.engineio.install()
+"""
+
 PYTHON_SOCKETIO = """
 import socketio
 
@@ -98,8 +104,21 @@ def end_all():
 def hang_up():
     disconnect()
 
+"""
+
+RUN = """
 socketio.run(app, host="127.0.0.1", port=8087)
 """
+
+SERVE = """
+plainsocket.serve({}, app=application, port=8087)
+"""
+
+WRAPPED = """
+wrapped = plainsocket.wsgi(application)
+"""
+
+GUNICORN = ("-m", "gunicorn", "--bind", "127.0.0.1:8087", "--no-control-socket")
 
 
 @pytest.fixture(scope="module")
@@ -161,20 +180,46 @@ def check_origin(port: int) -> None:
 @pytest.mark.works_with("python-socketio", "python-engineio")
 def test_python_socketio(node: str, tmp_path: Path) -> None:
     need("socketio")
-    check(node, tmp_path, INSTALL + PYTHON_SOCKETIO + PYWSGI, "app.py")
+    check(node, tmp_path, NATIVE + PYTHON_SOCKETIO + SERVE, "app.py")
 
 
 @pytest.mark.works_with("Flask-SocketIO", "Flask")
 def test_flask_socketio(node: str, tmp_path: Path) -> None:
     need("flask_socketio")
-    check(node, tmp_path, INSTALL + FLASK_SOCKETIO, "app.py")
+    check(node, tmp_path, NATIVE + FLASK_SOCKETIO + "\napplication = app" + SERVE, "app.py")
 
 
 @pytest.mark.works_with("python-socketio", "python-engineio", "gunicorn")
-def test_python_socketio_under_gunicorn(node: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [("-k", "plainsocket.gunicorn.Worker", "app"), ("-k", "gevent", "app:wrapped")],
+    ids=["worker", "middleware"],
+)
+def test_python_socketio_under_gunicorn(
+    node: str, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    need("socketio", "gunicorn")
+    check(node, tmp_path, NATIVE + PYTHON_SOCKETIO + WRAPPED, *GUNICORN, *arguments)
+
+
+# -- as programs for gevent-websocket have it ----------------------------------------------------
+
+
+@pytest.mark.works_with("python-socketio", "python-engineio")
+def test_python_socketio_by_its_old_name(node: str, tmp_path: Path) -> None:
+    need("socketio")
+    check(node, tmp_path, INSTALL + PYTHON_SOCKETIO + PYWSGI, "app.py")
+
+
+@pytest.mark.works_with("Flask-SocketIO", "Flask")
+def test_flask_socketio_by_its_old_name(node: str, tmp_path: Path) -> None:
+    need("flask_socketio")
+    check(node, tmp_path, INSTALL + FLASK_SOCKETIO + RUN, "app.py")
+
+
+@pytest.mark.works_with("python-socketio", "python-engineio", "gunicorn")
+def test_gunicorns_worker_by_its_old_name(node: str, tmp_path: Path) -> None:
     need("socketio", "gunicorn")
     worker = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
-    arguments = ["--origin", "self", "-m", "gunicorn", "--bind", "127.0.0.1:8087", "-k", worker]
-    check(
-        node, tmp_path, PYTHON_SOCKETIO, "-m", "plainsocket.compat", *arguments, "app:application"
-    )
+    arguments = ("-m", "plainsocket.compat", "--origin", "self", *GUNICORN, "-k", worker, "app")
+    check(node, tmp_path, PYTHON_SOCKETIO, *arguments)

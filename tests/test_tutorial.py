@@ -937,15 +937,15 @@ def test_pyramid(folder: Folder) -> None:
 
 
 @pytest.mark.slow
-@uses(FRAMEWORKS, "socketio_app.py")
+@uses(FRAMEWORKS, "old_socketio_app.py")
 def test_flask_socketio(folder: Folder) -> None:
-    check_socketio(folder, "socketio_app.py")
+    check_socketio(folder, "old_socketio_app.py")
 
 
 @pytest.mark.slow
-@uses(FRAMEWORKS, "engine_app.py")
+@uses(FRAMEWORKS, "socketio_app.py")
 def test_python_socketio(folder: Folder) -> None:
-    check_socketio(folder, "engine_app.py")
+    check_socketio(folder, "socketio_app.py")
 
 
 def check_socketio(folder: Folder, name: str) -> None:

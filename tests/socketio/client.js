@@ -74,6 +74,12 @@ async function main() {
   return result;
 }
 
+// Whoever waits for this should rather read what has come so far.
+setTimeout(() => {
+  console.error("waited in vain");
+  process.exit(1);
+}, 30000).unref();
+
 main()
   .then((result) => console.log(JSON.stringify(result)))
   .catch((error) => {
