@@ -282,12 +282,12 @@ def test_runserver_says_what_to_run_instead(tmp_path: Path) -> None:
         assert said(port) == "one hello"
 
 
-def check_reloading(path: Path, old: str, new: str, ask: Callable[[], str], answer: str) -> None:
-    """Change a file until `ask` gives the answer: these reloaders listen before they look at it."""
+def check_reloading(program: Program, path: Path, ask: Callable[[], str], answer: str) -> None:
+    """Change "one" until `ask` gives the answer: these reloaders listen before they look at it."""
 
     end = time.monotonic() + 3 * PATIENCE
     while time.monotonic() < end:
-        change(path, path.read_text().replace(old, new))
+        change(path, path.read_text().replace("one", "two"))
         again = time.monotonic() + PATIENCE / 2
         while time.monotonic() < again:
             try:
@@ -295,7 +295,7 @@ def check_reloading(path: Path, old: str, new: str, ask: Callable[[], str], answ
                     return
             except (OSError, WebSocketException):  # the server is away
                 time.sleep(0.02)
-    pytest.fail(f"in vain has {path.name} been changed")
+    pytest.fail(f"in vain has {path.name} been changed:\n{program.output}")
 
 
 BOTTLE = """
@@ -320,9 +320,9 @@ def test_bottles_reloader(tmp_path: Path) -> None:
     port = free_port()
     program = BOTTLE.replace("8087", str(port))
     (tmp_path / "chat.py").write_text(program)
-    with other_server(tmp_path, port, sys.executable, "chat.py"):
+    with other_server(tmp_path, port, sys.executable, "chat.py") as server:
         assert said(port) == "one hello"
-        check_reloading(tmp_path / "chat.py", "one", "two", lambda: said(port), "two hello")
+        check_reloading(server, tmp_path / "chat.py", lambda: said(port), "two hello")
 
 
 FLASK_SOCKETIO = """
@@ -348,9 +348,9 @@ def test_flask_socketios_reloader(tmp_path: Path) -> None:
     port = free_port()
     program = FLASK_SOCKETIO.replace("8087", str(port))
     (tmp_path / "chat.py").write_text(program)
-    with other_server(tmp_path, port, sys.executable, "chat.py"):
+    with other_server(tmp_path, port, sys.executable, "chat.py") as server:
         assert fetch(port) == "one"
-        check_reloading(tmp_path / "chat.py", "one", "two", lambda: fetch(port), "two")
+        check_reloading(server, tmp_path / "chat.py", lambda: fetch(port), "two")
         path = "/socket.io/?EIO=4&transport=websocket"
         with connect(f"ws://127.0.0.1:{port}{path}", proxy=None) as peer:
             assert str(peer.recv(timeout=PATIENCE)).startswith("0{")
