@@ -54,9 +54,11 @@ DOCUMENTS = (
     "docs/compression.md",
     "docs/streaming.md",
     "docs/security.md",
+    "docs/frameworks.md",
 )
 PYTEST = ".venv/bin/pytest"
 HTTP_SERVER = "python -m http.server 8000 --bind 127.0.0.1"
+RUN = "plainsocket run --reload chat:app"
 
 # -- the blocks ----------------------------------------------------------------------------------
 
@@ -302,6 +304,7 @@ def test_every_command_can_be_given(document: str) -> None:
                 ". venv/bin/activate",
                 "pip install .",
                 "pip install ../plainsocket",
+                RUN,
             )
             assert line in known, line
 
@@ -909,3 +912,84 @@ def test_messages_that_are_checked(folder: Folder) -> None:
         with client(folder) as peer:
             peer.send("x" * 1001)
             assert close_of(peer)[0] == 1009
+
+
+# -- frameworks ----------------------------------------------------------------------------------
+
+FRAMEWORKS = "docs/frameworks.md"
+
+
+def check_room(folder: Folder, name: str) -> None:
+    with serving(folder, f"{name}_app.py"):
+        with pytest.raises(InvalidStatus, match="401"):
+            client(folder, "/rooms/attic")
+        url = f"http://127.0.0.1:{folder.port}/login/ann"
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            assert answer.read() == b"Hello ann"
+            cookie = answer.headers["Set-Cookie"].partition(";")[0]
+        with client(folder, "/rooms/attic", headers={"Cookie": cookie}) as peer:
+            for message in ("Hello", "again"):
+                peer.send(message)
+                assert peer.recv(timeout=PATIENCE) == f"ann in attic: {message}"
+
+
+@uses(FRAMEWORKS, "flask_app.py")
+def test_flask(folder: Folder) -> None:
+    check_room(folder, "flask")
+
+
+@uses(FRAMEWORKS, "django_app.py")
+def test_django(folder: Folder) -> None:
+    check_room(folder, "django")
+
+
+@uses(FRAMEWORKS, "bottle_app.py")
+def test_bottle(folder: Folder) -> None:
+    check_room(folder, "bottle")
+
+
+@uses(FRAMEWORKS, "falcon_app.py")
+def test_falcon(folder: Folder) -> None:
+    check_room(folder, "falcon")
+
+
+@uses(FRAMEWORKS, "pyramid_app.py")
+def test_pyramid(folder: Folder) -> None:
+    check_room(folder, "pyramid")
+
+
+@pytest.mark.slow
+@uses(FRAMEWORKS, "old_socketio_app.py")
+def test_flask_socketio(folder: Folder) -> None:
+    check_socketio(folder, "old_socketio_app.py")
+
+
+@pytest.mark.slow
+@uses(FRAMEWORKS, "socketio_app.py")
+def test_python_socketio(folder: Folder) -> None:
+    check_socketio(folder, "socketio_app.py")
+
+
+def check_socketio(folder: Folder, name: str) -> None:
+    """In Socket.IO's own words; tests/test_socketio.py has its real client."""
+    with running(sys.executable, "-u", name, cwd=folder.path) as program:
+        wait_for_port(program, folder.port)
+        with client(folder, "/socket.io/?EIO=4&transport=websocket") as peer:
+            assert str(peer.recv(timeout=PATIENCE)).startswith("0{")
+            peer.send("40")
+            assert str(peer.recv(timeout=PATIENCE)).startswith("40{")
+            peer.send('421["echo","Hello"]')
+            assert peer.recv(timeout=PATIENCE) == '431["Hello"]'
+        assert "Traceback" not in program.output
+
+
+@pytest.mark.slow
+@uses(FRAMEWORKS, "chat.py")
+def test_the_reloader(folder: Folder) -> None:
+    """tests/test_run.py changes its file."""
+    command = [sys.executable, "-m", *shlex.split(RUN), "--port", str(folder.port)]
+    with running(*command, cwd=folder.path) as program:
+        wait_for_port(program, folder.port)
+        with client(folder, "/echo") as peer:
+            peer.send("Hello")
+            assert peer.recv(timeout=PATIENCE) == "Hello"

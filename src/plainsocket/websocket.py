@@ -494,6 +494,11 @@ class WebSocket(Receiver):
         return self._next < len(self._messages)
 
     @property
+    def is_used(self) -> bool:
+        """Whether a greenlet is receiving, or something waits to be sent."""
+        return self._receiver is not None or self._carrier.buffered > 0
+
+    @property
     def is_gone(self) -> bool:
         """Whether the socket is closed."""
         return self._carrier.closed
