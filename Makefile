@@ -14,9 +14,9 @@ FUZZ_VENV := fuzz/.venv
 FUZZ_SECONDS ?= 60
 
 BROWSER_PACKAGES := chromium chromium-driver firefox-esr webkit2gtk-driver xvfb fonts-dejavu-core
-TEST_PACKAGES := $(BROWSER_PACKAGES) nginx haproxy iproute2 systemd
+TEST_PACKAGES := $(BROWSER_PACKAGES) nginx haproxy iproute2 systemd haxe
 
-.PHONY: help demo check test screenshot bench bench-quick fuzz clean
+.PHONY: help demo check test screenshot bench bench-quick fuzz flash clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -57,6 +57,10 @@ fuzz: $(FUZZ_VENV)/.installed ## fuzz for FUZZ_SECONDS each (60)
 			-artifact_prefix=fuzz/crashes/$$target- \
 			fuzz/.work/$$target fuzz/corpus/$$target || status=1; \
 	done; exit $$status
+
+flash: ## build bridge.swf from flash/Bridge.hx
+	@command -v haxe >/dev/null || tools/debian-packages haxe
+	haxe --cwd flash build.hxml
 
 clean: ## remove all that make made
 	rm -rf $(FUZZ_VENV) fuzz/.work fuzz/crashes fuzz/__pycache__
