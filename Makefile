@@ -8,7 +8,8 @@ BIN := $(VENV)/bin
 CREATED := $(VENV)/.created
 RUNTIME := $(VENV)/.runtime
 DEVELOPMENT := $(VENV)/.development
-BUILT_FROM := pyproject.toml setup.py src/plainsocket/_mask.c src/plainsocket/_calls.c
+BUILT_FROM := pyproject.toml setup.py $(wildcard src/plainsocket/*.h src/plainsocket/*/*.h) \
+	$(foreach pxd,$(wildcard src/plainsocket/*.pxd src/plainsocket/*/*.pxd),$(pxd) $(pxd:.pxd=.py))
 
 FUZZ_VENV := fuzz/.venv
 FUZZ_SECONDS ?= 60

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 import browsers
+import plainsocket
 import processes
+
+
+def pytest_configure() -> None:
+    """Refuse to test a compiled core that was built from older sources."""
+    package = Path(plainsocket.__file__).parent
+    if plainsocket.frames.IS_COMPILED:
+        for types in package.rglob("*.pxd"):
+            sources = [types, *(types.with_suffix(end) for end in (".py", ".h"))]
+            for built in types.parent.glob(f"{types.stem}.*.so"):
+                for source in sources:
+                    if source.exists() and source.stat().st_mtime > built.stat().st_mtime:
+                        pytest.exit(f"{source.name} is newer than what was built of it: run make")
 
 
 @pytest.fixture(scope="session", params=browsers.ENGINES)

@@ -1,39 +1,16 @@
-"""The system calls of the tcp carrier: the C functions and their twins in Python alike."""
+"""The system calls in Python. (Their C twins are what every other test runs on.)"""
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import socket
+import threading
+import time
 from collections.abc import Iterator
-from types import ModuleType
 
+import greenlet
 import pytest
 
-import plainsocket.carriers.calls
-import plainsocket.carriers.tcp
-import plainsocket.frames
-import plainsocket.protocol
-from needs import unavailable
-
-
-@pytest.fixture(params=["compiled", "pure"])
-def calls(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    if request.param == "compiled":
-        try:
-            from plainsocket import _calls  # type: ignore[attr-defined]
-        except ImportError:
-            unavailable("plainsocket was installed without a compiler: _calls is missing")
-        module: ModuleType = _calls
-        return module
-    monkeypatch.setenv("PLAINSOCKET_PURE", "1")
-    path = plainsocket.carriers.calls.__file__
-    spec = importlib.util.spec_from_file_location("plainsocket.carriers.pure_calls", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from plainsocket.carriers import calls
 
 
 @pytest.fixture
@@ -47,7 +24,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 Pair = tuple[socket.socket, socket.socket]
 
 
-def test_read(calls: ModuleType, pair: Pair) -> None:
+def test_read(pair: Pair) -> None:
     one, other = pair
     assert calls.read(one.fileno()) is None
     other.sendall(b"some")
@@ -65,7 +42,7 @@ def test_read(calls: ModuleType, pair: Pair) -> None:
     assert calls.read(one.fileno()) == b""
 
 
-def test_write(calls: ModuleType, pair: Pair) -> None:
+def test_write(pair: Pair) -> None:
     one, other = pair
     assert calls.write(one.fileno(), b"bytes") == 5
     assert calls.write(one.fileno(), memoryview(b"a view")[2:]) == 4
@@ -76,14 +53,14 @@ def test_write(calls: ModuleType, pair: Pair) -> None:
     assert calls.write_many(one.fileno(), [b"x", b"y"]) == -1
 
 
-def test_write_many(calls: ModuleType, pair: Pair) -> None:
+def test_write_many(pair: Pair) -> None:
     one, other = pair
     assert calls.write_many(one.fileno(), [b"a", memoryview(b"bcd")[1:], b"", b"e"]) == 4
     assert calls.write_many(one.fileno(), [b"x"] * 64) == 64
     assert other.recv(100) == b"acde" + b"x" * 64
 
 
-def test_errors(calls: ModuleType, pair: Pair) -> None:
+def test_errors(pair: Pair) -> None:
     one, other = pair
     other.close()
     with pytest.raises(BrokenPipeError):
@@ -95,22 +72,14 @@ def test_errors(calls: ModuleType, pair: Pair) -> None:
     with pytest.raises((OSError, ValueError)):
         calls.write(-1, b"x")
     with pytest.raises(TypeError):
-        calls.write(one.fileno(), "text")
+        calls.write(one.fileno(), "text")  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        calls.write_many(one.fileno(), [b"x", "text"])
+        calls.write_many(one.fileno(), [b"x", "text"])  # type: ignore[list-item]
 
 
-def test_the_compiled_functions_are_in_use_unless_pure_ones_are_asked_for() -> None:
-    try:
-        from plainsocket import _calls, _mask  # type: ignore[attr-defined]
-    except ImportError:
-        unavailable("plainsocket was installed without a compiler")
-    is_compiled = not os.environ.get("PLAINSOCKET_PURE")
-    for name in ("read", "write", "write_many"):
-        used = getattr(plainsocket.carriers.calls, name)
-        assert (used is getattr(_calls, name)) is is_compiled
-    for name in ("apply_mask", "unmask", "unmask_text"):
-        used = getattr(plainsocket.frames, name)
-        assert (used is getattr(_mask, name)) is is_compiled
-    used = vars(plainsocket.protocol)["unmask_text"], vars(plainsocket.carriers.tcp)["read"]
-    assert (used == (_mask.unmask_text, _calls.read)) is is_compiled
+def test_switch_and_clock_and_thread() -> None:
+    here = greenlet.getcurrent()
+    other = greenlet.greenlet(lambda: here.switch("answer"))
+    assert calls.switch(other) == "answer"
+    assert abs(calls.monotonic() - time.monotonic()) < 60
+    assert calls.this_thread() == threading.get_ident()

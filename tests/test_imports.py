@@ -20,6 +20,7 @@ OPTIONAL = ["gunicorn", "compat", "rooms", "redis", "flashpolicy", "metrics", "c
 WITHOUT_IO = [
     "origin",
     "frames",
+    "wire",
     "protocol",
     "handshake",
     "options",
@@ -84,7 +85,7 @@ def test_importing_the_package_loads_nothing_foreign_but_gevent() -> None:
 def test_codec_imports_no_io(name: str) -> None:
     outside, beside = imports_of(PACKAGE / f"{name}.py")
     assert not outside & IO_MODULES
-    assert beside <= {*WITHOUT_IO, "_mask"}
+    assert beside <= {*WITHOUT_IO}
     assert outside <= set(sys.stdlib_module_names)
 
 

@@ -12,6 +12,7 @@ plainsocket.serve({"/echo": echo}, port=8087)
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from . import twins  # noqa: F401 - before all else: it decides what the imports below find
 from .endpoint import Endpoint
 from .errors import ConnectionClosed, WebSocketError
 from .handler import WebSocketHandler

@@ -151,7 +151,7 @@ class Runner:
             self._is_busy = False
             if websocket.is_gone and self._is_closed:
                 self._end(websocket)
-            elif self._wake_again or websocket.has_messages:
+            elif self._wake_again or websocket.has_messages():
                 self.wake()
 
     def _run(self, websocket: WebSocket) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import enum
-import os
 import struct
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
+
+from . import wire
+
+IS_COMPILED: Final = not __file__.endswith((".py", ".pyc"))
+"""Whether the core is compiled: not without a compiler, nor where the environment variable
+PLAINSOCKET_PURE is set."""
 
 
 class Opcode(enum.IntEnum):
@@ -130,36 +134,7 @@ def apply_mask(data: bytes | memoryview, key: bytes, offset: int = 0) -> bytes:
 
     `offset` is the place of `data` in its payload, where a payload comes in pieces.
     """
-    size = len(data)
-    offset &= 3
-    if offset:
-        key = key[offset:] + key[:offset]
-    # One XOR of two large integers runs at memory speed; a loop over bytes does not.
-    mask = (key * (size // 4 + 1))[:size]
-    number = int.from_bytes(data, "little") ^ int.from_bytes(mask, "little")
-    return number.to_bytes(size, "little")
-
-
-def unmask(data: bytes, start: int, end: int) -> bytes:
-    """The payload at `data[start:end]`, unmasked by the key in the four bytes before it."""
-    return apply_mask(data[start:end], data[start - 4 : start])
-
-
-def unmask_text(data: bytes, start: int, end: int) -> str:
-    """The same, decoded from UTF-8. Raises UnicodeDecodeError."""
-    return unmask(data, start, end).decode()
-
-
-IS_COMPILED = False
-"""Whether masking is done in C: not without a compiler, nor where the environment variable
-PLAINSOCKET_PURE is set."""
-
-if not TYPE_CHECKING and not os.environ.get("PLAINSOCKET_PURE"):
-    with contextlib.suppress(ImportError):
-        from . import _mask
-
-        apply_mask, unmask, unmask_text = _mask.apply_mask, _mask.unmask, _mask.unmask_text
-        IS_COMPILED = True
+    return wire.apply_mask(data, key, offset & 3)
 
 
 def is_valid_close_code(code: int) -> bool:

@@ -12,19 +12,17 @@ import enum
 import os
 from typing import Final, Literal
 
+from . import wire
 from .frames import (
     MAX_CONTROL_PAYLOAD,
     CloseCode,
     FrameError,
     Header,
     Opcode,
-    apply_mask,
     close_payload,
     header,
     read_close_payload,
     read_header,
-    unmask,
-    unmask_text,
 )
 
 Message = str | bytes
@@ -41,15 +39,6 @@ control frame can go in between."""
 
 MAX_PINGS: Final = 64
 """Pings waiting for their pong; of more the oldest are forgotten."""
-
-_FINAL_TEXT: Final = 0x80 | Opcode.TEXT
-_FINAL_BINARY: Final = 0x80 | Opcode.BINARY
-
-_SMALL_HEADS: Final = {
-    opcode: [header(opcode, size) for size in range(126)] for opcode in (Opcode.TEXT, Opcode.BINARY)
-}
-
-_JOIN_BELOW: Final = 16 * 1024  # copying so few bytes is cheaper than handling a second buffer
 
 _new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -205,7 +194,7 @@ class Protocol:
             seen = self._seen
             take = min(frame.length - seen, end - position)
             if frame.key:
-                payload = apply_mask(view[position : position + take], frame.key, seen)
+                payload = wire.apply_mask(view[position : position + take], frame.key, seen & 3)
             else:
                 payload = data[position : position + take]
             position += take
@@ -244,13 +233,13 @@ class Protocol:
                     break
             if not 0 <= length <= self._max_message_size or length == 127 or start + length > end:
                 break
-            if kind == _FINAL_TEXT:
+            if kind == 0x81:  # text, final
                 try:
-                    messages.append(unmask_text(data, start, start + length))
+                    messages.append(wire.unmask_text(data, start, start + length))
                 except UnicodeDecodeError:
                     break
-            elif kind == _FINAL_BINARY:
-                messages.append(unmask(data, start, start + length))
+            elif kind == 0x82:  # binary, final
+                messages.append(wire.unmask(data, start, start + length))
             else:
                 break
             position = start + length
@@ -332,6 +321,10 @@ class Protocol:
 
     # -- output ----------------------------------------------------------------------------------
 
+    def send_whole(self, message: Message | bytearray | memoryview) -> bytes | None:
+        """Return the frame of a message where that is quick, else None: then `send` has to."""
+        return None if self.is_client else wire.whole_frame(message)
+
     def send(self, message: Message | bytearray | memoryview) -> list[Frame]:
         """Return the frames of a message. Raises TypeError for what is not one.
 
@@ -344,10 +337,7 @@ class Protocol:
             opcode, payload = Opcode.BINARY, bytes(message)
         else:
             raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
-        size = len(payload)
-        if size < 126 and not self.is_client:
-            return [(_SMALL_HEADS[opcode][size] + payload,)]
-        if size <= FRAGMENT_SIZE:
+        if len(payload) <= FRAGMENT_SIZE:
             return [self._frame_of(opcode, payload)]
         pieces = memoryview(payload)
         frames = []
@@ -417,8 +407,8 @@ class Protocol:
         key = os.urandom(4) if self.is_client else b""
         head = header(opcode, len(payload), fin=fin, key=key)
         if key:
-            payload = apply_mask(payload, key)
-        if len(payload) < _JOIN_BELOW:
+            payload = wire.apply_mask(payload, key, 0)
+        if len(payload) < wire.WHOLE_BELOW:
             return (head + payload,)
         return (head, payload)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -12,6 +11,8 @@ import gevent
 from gevent import get_hub, getcurrent
 from gevent.event import AsyncResult, Event
 
+from .carriers import calls
+from .carriers.base import Carrier, Receiver
 from .carriers.tcp import TcpCarrier
 from .errors import ConnectionClosed, WebSocketError
 from .frames import CloseCode, close_payload
@@ -29,7 +30,7 @@ _CORK_SIZE: Final = 64 * 1024  # bytes
 _STALL_SIZE: Final = 64 * 1024  # bytes: the least that counts within a timeout as going on
 
 
-class WebSocket:
+class WebSocket(Receiver):
     """One WebSocket connection.
 
     It belongs to the thread of the hub that it was made in. One greenlet may receive at a time;
@@ -43,6 +44,7 @@ class WebSocket:
         "__weakref__",
         "_acknowledged",
         "_batch_end",
+        "_batch_time",
         "_carrier",
         "_close_deadline",
         "_cork_end",
@@ -57,6 +59,7 @@ class WebSocket:
         "_message_mark",
         "_messages",
         "_messages_size",
+        "_next",
         "_options",
         "_paused",
         "_ping_sent",
@@ -64,13 +67,16 @@ class WebSocket:
         "_pings_sent",
         "_pings_written",
         "_protocol",
+        "_read_limit",
         "_receiver",
         "_request",
         "_sender_scheduled",
         "_senders",
         "_sign_of_life",
         "_stall",
+        "_thread",
         "_timers",
+        "_write_limit",
         "bytes_received",
         "latency",
         "messages_received",
@@ -89,17 +95,22 @@ class WebSocket:
         """Made by servers and clients, not by applications."""
         self._options = options
         self._request = request
+        self._read_limit = options.read_limit  # attributes of our own are found faster
+        self._write_limit = options.write_limit
+        self._batch_time = options.batch_time
         self._hub = get_hub()
+        self._thread = calls.this_thread()
         self._protocol = Protocol(
             role,
             max_message_size=options.max_message_size,
             max_fragments=options.max_fragments,
         )
-        self._carrier = TcpCarrier(self)
+        self._carrier: Carrier = TcpCarrier(self)
         self._gone: Event | None = None
         self._endpoint: Runner | None = None  # what takes the messages, if not receive()
 
-        self._messages: deque[Message] = deque()
+        self._messages: list[Message | None] = []  # None are those taken
+        self._next = 0  # the place of the next to be taken
         self._messages_size = 0
         self._receiver: Any = None  # the greenlet that waits in receive()
         self._senders: deque[Any] = deque()  # the greenlets that wait in send()
@@ -113,7 +124,7 @@ class WebSocket:
 
         self._timers = TimerWheel.of_hub()
         self.timer_slot: int | None = None
-        now = time.monotonic()
+        now = calls.monotonic()
         self._sign_of_life = now
         self._ping_sent: float | None = None  # when the keepalive's ping, not answered yet, was
         self._pings_sent = 0
@@ -186,7 +197,7 @@ class WebSocket:
     @property
     def closed(self) -> bool:
         """Whether the connection is over and the last message has been taken."""
-        return self._protocol.state is CLOSED and not self._messages
+        return self._protocol.state is CLOSED and not self.has_messages()
 
     @property
     def close_code(self) -> int | None:
@@ -213,14 +224,19 @@ class WebSocket:
         RuntimeError where another greenlet is receiving.
         """
         self._check_thread()
-        if not self._messages or time.monotonic() > self._batch_end:
+        if self._next == len(self._messages) or calls.monotonic() > self._batch_end:
             self._wait_for_message(timeout)
         return self._take()
 
     def _take(self) -> Message:
-        message = self._messages.popleft()
+        message = cast(Message, self._messages[self._next])
+        self._messages[self._next] = None
+        self._next += 1
+        if self._next == len(self._messages):
+            self._messages.clear()
+            self._next = 0
         self._messages_size -= len(message) + _MESSAGE_COST
-        if self._paused and self._messages_size <= self._options.read_limit // 2:
+        if self._paused and self._messages_size <= self._read_limit // 2:
             self._resume_reading()
         return message
 
@@ -247,7 +263,7 @@ class WebSocket:
             raise RuntimeError("another greenlet is receiving from this WebSocket")
         if self._endpoint is not None:
             raise RuntimeError("an Endpoint's messages come by on_message")
-        if self._messages:
+        if self.has_messages():
             # Others' turn. The loop comes back by _deliver, with a new batch's time.
             self._schedule_deliver()
         elif self._protocol.state is CLOSED:
@@ -257,14 +273,14 @@ class WebSocket:
         try:
             while True:
                 self._hub.switch()
-                if self._messages:
+                if self.has_messages():
                     return
                 if self._protocol.state is CLOSED:
                     raise self._closed_error()
         except gevent.Timeout as expired:
             if expired is not timer:
                 raise
-            if not self._messages:
+            if not self.has_messages():
                 raise TimeoutError(f"no message within {timeout} s") from None
         finally:
             self._receiver = None
@@ -282,7 +298,7 @@ class WebSocket:
 
     def _deliver(self) -> None:
         """In the hub: let the receiver work through what is there; its sends leave together."""
-        if not self._messages and self._protocol.state is not CLOSED:
+        if not self.has_messages() and self._protocol.state is not CLOSED:
             return
         if self._endpoint is not None:
             self._endpoint.wake()
@@ -290,14 +306,14 @@ class WebSocket:
         receiver = self._receiver
         if receiver is None:
             return
-        now = time.monotonic()
-        self._batch_end = now + self._options.batch_time
+        now = calls.monotonic()
+        self._batch_end = now + self._batch_time
         self._cork_end = now + _CORK_TIME
         self._receiver = None
         self._carrier.cork()
         self._delivering = True
         try:
-            receiver.switch()
+            calls.switch(receiver)
         finally:
             self._delivering = False
             self._carrier.uncork()
@@ -314,8 +330,8 @@ class WebSocket:
     @contextlib.contextmanager
     def batch(self) -> Iterator[None]:
         """Let what is sent in the block leave together, at the latest when the block waits."""
-        now = time.monotonic()
-        self._batch_end = now + self._options.batch_time
+        now = calls.monotonic()
+        self._batch_end = now + self._batch_time
         self._cork_end = now + _CORK_TIME
         self._delivering = True
         self._carrier.cork()
@@ -334,13 +350,13 @@ class WebSocket:
 
     def take_message(self) -> Message | None:
         """The next message, or None if there is none or the batch has taken long enough."""
-        if not self._messages or time.monotonic() > self._batch_end:
+        if not self.has_messages() or calls.monotonic() > self._batch_end:
             return None
         return self._take()
 
-    @property
     def has_messages(self) -> bool:
-        return bool(self._messages)
+        """Whether a message waits to be taken."""
+        return self._next < len(self._messages)
 
     @property
     def is_gone(self) -> bool:
@@ -350,7 +366,7 @@ class WebSocket:
     def _resume_reading(self) -> None:
         self._paused = False
         if self._ping_sent is not None:
-            self._ping_sent = time.monotonic()
+            self._ping_sent = calls.monotonic()
         self._carrier.resume_reading()
 
     # -- sending ---------------------------------------------------------------------------------
@@ -361,20 +377,24 @@ class WebSocket:
         Waits while `write_limit` bytes or more are waiting to leave. Raises ConnectionClosed when
         the connection is closing or over, TypeError for what is not a message.
         """
-        if not self._can_send:
+        carrier, protocol = self._carrier, self._protocol
+        if protocol.state is not OPEN or carrier.broken:
             raise self._closed_error()
         self._check_thread()
-        carrier = self._carrier
-        if carrier.buffered >= self._options.write_limit or self._senders:
+        if carrier.buffered >= self._write_limit or self._senders:
             self._wait_for_room()
-        carrier.write(self._protocol.send(message))
+        frame = protocol.send_whole(message)
+        if frame is not None:
+            carrier.write_frame(frame)
+        else:
+            carrier.write(protocol.send(message))
         self.messages_sent += 1
         if carrier.buffered:
             if not self._delivering:
                 self._watch_for_stall()
-            elif carrier.buffered > _CORK_SIZE or time.monotonic() > self._cork_end:
+            elif carrier.buffered > _CORK_SIZE or calls.monotonic() > self._cork_end:
                 carrier.flush()
-                self._cork_end = time.monotonic() + _CORK_TIME
+                self._cork_end = calls.monotonic() + _CORK_TIME
 
     def _wait_for_room(self) -> None:
         self._check_not_in_hub()
@@ -399,7 +419,7 @@ class WebSocket:
 
     @property
     def _has_room(self) -> bool:
-        return self._carrier.buffered < self._options.write_limit
+        return self._carrier.buffered < self._write_limit
 
     def _schedule_next_sender(self) -> None:
         if self._senders and not self._sender_scheduled:
@@ -440,7 +460,7 @@ class WebSocket:
     def _write_ping(self) -> bytes:
         self._pings_sent += 1
         payload = self._pings_sent.to_bytes(8, "big")
-        self._pings_written[payload] = time.monotonic()
+        self._pings_written[payload] = calls.monotonic()
         if len(self._pings_written) > MAX_PINGS:
             del self._pings_written[next(iter(self._pings_written))]
         self._carrier.write_control(self._protocol.ping(payload))
@@ -489,7 +509,7 @@ class WebSocket:
         """Drop the messages that are there and those still to come."""
         self._discarding = True
         self._messages.clear()
-        self._messages_size = 0
+        self._next = self._messages_size = 0
         if self._paused:
             self._resume_reading()
 
@@ -508,7 +528,7 @@ class WebSocket:
         return ConnectionClosed(CloseCode.ABNORMAL_CLOSURE, "connection lost")
 
     def _check_thread(self) -> None:
-        if get_hub() is not self._hub:
+        if calls.this_thread() != self._thread:
             raise RuntimeError("a WebSocket belongs to the thread that it was made in")
 
     def _check_not_in_hub(self) -> None:
@@ -519,14 +539,14 @@ class WebSocket:
 
     def start(self, sock: Any, early: bytes = b"", *, head: bytes = b"") -> None:
         """Begin on `sock`; `early` has been read already, `head` goes out first."""
-        now = time.monotonic()
+        now = calls.monotonic()
         self._sign_of_life = self.opened_at = now
         if self._options.ping_interval is not None:
             self._set_timer(now + self._options.ping_interval)
         self._carrier.start(sock, early, head=head)
 
     def data_received(self, data: bytes) -> None:
-        self._sign_of_life = time.monotonic()
+        self._sign_of_life = calls.monotonic()
         self.bytes_received += len(data)
         protocol = self._protocol
         messages = protocol.receive(data)
@@ -538,7 +558,10 @@ class WebSocket:
         if messages:
             self.messages_received += len(messages)
             if not self._discarding:
-                self._messages.extend(messages)
+                if self._next:
+                    del self._messages[: self._next]
+                    self._next = 0
+                self._messages += messages
                 for message in messages:
                     self._messages_size += len(message) + _MESSAGE_COST
         self._deliver()
@@ -550,7 +573,7 @@ class WebSocket:
         if protocol.message_begun and self._message_mark is None:
             self._mark_message(self._sign_of_life)
             self._set_timer(self._sign_of_life + self._options.message_timeout)
-        if self._messages_size > self._options.read_limit and protocol.state is not CLOSED:
+        if self._messages_size > self._read_limit and protocol.state is not CLOSED:
             self._paused = True
             self._carrier.pause_reading()
 
@@ -576,7 +599,7 @@ class WebSocket:
         self._schedule_next_sender()
 
     def _take_pongs(self) -> None:
-        now = time.monotonic()
+        now = calls.monotonic()
         for payload in self._protocol.pongs:
             self.latency = now - self._pings_written.pop(payload, now)
             waiter = self._ping_waiters.get(payload)
@@ -612,19 +635,19 @@ class WebSocket:
             self._timers.set(self, when)
 
     def _begin_close_deadline(self) -> None:
-        self._close_deadline = time.monotonic() + self._options.close_timeout
+        self._close_deadline = calls.monotonic() + self._options.close_timeout
         self._look_soon()
 
     def _watch_for_stall(self) -> None:
         if self._stall is None:
-            now = time.monotonic()
+            now = calls.monotonic()
             self._acknowledged = self._carrier.bytes_accepted - self._carrier.unacknowledged()
             self._looked_at = now
             self._stall = (now, self._acknowledged)
             self._look_soon()
 
     def _look_soon(self) -> None:
-        self._set_timer(time.monotonic() + self._look_interval)
+        self._set_timer(calls.monotonic() + self._look_interval)
 
     @property
     def _look_interval(self) -> float:

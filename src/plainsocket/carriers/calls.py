@@ -1,13 +1,17 @@
-"""The system calls of the tcp carrier, on non-blocking sockets.
+"""System calls and greenlet switches: sockets here are non-blocking, and nothing waits.
 
-The same functions stand in _calls.c, which takes their place where there was a compiler.
+The same functions stand in calls.h in C. Compiled modules call those (see calls.pxd).
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-from typing import TYPE_CHECKING, Final
+from threading import get_ident as this_thread
+from time import monotonic
+from typing import Any, Final
+
+__all__ = ["MOST_BUFFERS", "READ_SIZE", "monotonic", "read", "switch", "this_thread", "write",
+           "write_many"]  # fmt: skip
 
 READ_SIZE: Final = 64 * 1024
 """Bytes that one read takes at most."""
@@ -43,8 +47,6 @@ def write_many(fd: int, buffers: list[bytes | memoryview]) -> int:
         return -1
 
 
-if not TYPE_CHECKING and not os.environ.get("PLAINSOCKET_PURE"):
-    with contextlib.suppress(ImportError):
-        from .. import _calls
-
-        read, write, write_many = _calls.read, _calls.write, _calls.write_many
+def switch(greenlet: Any) -> Any:
+    """Go on in `greenlet` until somebody switches back here."""
+    return greenlet.switch()

@@ -14,14 +14,14 @@ import ssl
 import struct
 import sys
 import termios
-from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from gevent import get_hub
 
 from ..protocol import Frame
-from .calls import MOST_BUFFERS, READ_SIZE, read, write, write_many
+from . import calls
+from .base import Carrier, Receiver
 
 _READ: Final = 1  # libev's event bits, which gevent's loop.io takes
 _WRITE: Final = 2
@@ -50,26 +50,8 @@ def _leave_to_parent() -> None:
 os.register_at_fork(after_in_child=_leave_to_parent)
 
 
-class Receiver(Protocol):
-    """What a carrier reports to, always from the hub."""
-
-    def data_received(self, data: bytes) -> None: ...
-
-    def eof_received(self) -> None:
-        """The peer will send nothing more, or the connection is broken."""
-
-    def write_progressed(self) -> None:
-        """Bytes have left the queue, or it was given up."""
-
-    def carrier_closed(self) -> None:
-        """The socket is closed. Called once, the last."""
-
-
-class TcpCarrier:
-    """Moves the bytes of one WebSocket over a socket.
-
-    Until `start` it is a queue: what is written waits.
-    """
+class TcpCarrier(Carrier):
+    """Moves the bytes of one WebSocket over a socket."""
 
     __slots__ = (
         "_batch",
@@ -87,17 +69,14 @@ class TcpCarrier:
         "_receiver",
         "_socket",
         "_tls",
-        "_write_broken",
         "_write_watcher",
         "_writing",
-        "buffered",
-        "bytes_accepted",
-        "closed",
     )
 
-    name: Final = "tcp"
+    name = "tcp"
 
     def __init__(self, receiver: Receiver) -> None:
+        super().__init__()
         self._receiver: Receiver | None = receiver
         self._hub = get_hub()
         self._socket: Any = None
@@ -112,16 +91,10 @@ class TcpCarrier:
         self._linger = True
         self._eof = False
         self._half_closed = False
-        self._write_broken = False
         # Written in this order: what is on its way, then control frames, then the rest.
         self._batch: list[bytes | memoryview] = []
-        self._control: deque[bytes] = deque()
-        self._frames: deque[Frame] = deque()
-        self.buffered = 0
-        """Bytes waiting to be taken by the kernel."""
-        self.bytes_accepted = 0
-        """Bytes ever written to this carrier."""
-        self.closed = False
+        self._control: list[bytes] = []
+        self._frames: list[bytes | Frame] = []
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -172,7 +145,7 @@ class TcpCarrier:
         """Close the socket now; with `reset` the kernel, too, forgets what it has not sent."""
         if self.closed:
             return
-        self.closed = True
+        self.closed = self.broken = True
         _started.discard(self)
         if reset and self._socket is not None:
             with contextlib.suppress(OSError):
@@ -188,7 +161,7 @@ class TcpCarrier:
         What waits for this connection here waits for ever: the copies of the parent's greenlets
         must not find it closed and act on that.
         """
-        self.closed = True
+        self.closed = self.broken = True
         if self._hub is get_hub():
             # Once the loop has descriptors of its own: this one's epoll is still the parent's.
             self._hub.loop.run_callback(self._close_socket)
@@ -226,7 +199,7 @@ class TcpCarrier:
         # TLS may hold decrypted bytes that no event will tell of: read until it has none.
         while self._reading and not self.closed:
             try:
-                data = self._socket.recv(READ_SIZE) if self._tls else read(self._fd)
+                data = self._socket.recv(calls.READ_SIZE) if self._tls else calls.read(self._fd)
             except _WOULD_BLOCK:
                 return
             except OSError:
@@ -245,15 +218,24 @@ class TcpCarrier:
     # -- writing ---------------------------------------------------------------------------------
 
     def cork(self) -> None:
-        """Queue all frames until `flush`."""
         self._corked = True
 
     def uncork(self) -> None:
         self._corked = False
-        self.flush()
+        if self.buffered or self._ending:
+            self.flush()
+
+    def write_frame(self, frame: bytes) -> None:
+        if self.broken:
+            return
+        self._frames.append(frame)
+        size = len(frame)
+        self.buffered += size
+        self.bytes_accepted += size
+        if not self._corked:
+            self.flush()
 
     def write(self, frames: Sequence[Frame]) -> None:
-        """Queue frames, and write what the socket takes unless corked."""
         if self.broken:
             return
         for frame in frames:
@@ -264,7 +246,6 @@ class TcpCarrier:
             self.flush()
 
     def write_control(self, frame: bytes) -> None:
-        """The same for a control frame, which goes before the frames that are not on their way."""
         if self.broken:
             return
         if len(self._control) >= _MAX_CONTROL:
@@ -276,20 +257,19 @@ class TcpCarrier:
             self.flush()
 
     def flush(self) -> None:
-        """Write what the socket takes; the rest when it is writable again."""
         if self._socket is None or self.closed:
             return
         before = self.buffered
         try:
             # Not without end to a peer that reads as fast: others want their turn, and its pings.
-            while before - self.buffered < _FLUSH_SIZE and not self._write_broken:
+            while self.buffered and before - self.buffered < _FLUSH_SIZE and not self.broken:
                 if not (self._batch or self._next_batch()) or not self._write_batch():
                     break
         except _WOULD_BLOCK:
             pass
         except OSError:
             # The peer is gone; what it sent before may still be there to be read.
-            self._write_broken = True
+            self.broken = True
             self._drop_queue()
             if not (self._reading or self._eof or self._read_watcher is None):
                 self._hub.loop.run_callback(self.abort)  # or, unread, it would never be noticed
@@ -304,11 +284,6 @@ class TcpCarrier:
                 self.abort()
         if self.buffered < before and self._receiver is not None:
             self._receiver.write_progressed()
-
-    @property
-    def broken(self) -> bool:
-        """Whether the peer can no longer be written to."""
-        return self._write_broken or self.closed
 
     def unacknowledged(self) -> int:
         """Bytes queued here, plus those in the kernel that the peer's has not acknowledged."""
@@ -343,18 +318,29 @@ class TcpCarrier:
         A batch once begun is finished first: a frame must not be cut by another, and TLS must be
         given the same bytes again.
         """
-        batch = self._batch
-        size = 0
+        batch, frames = self._batch, self._frames
         if self._control:
-            batch.append(b"".join(self._control))
+            frames[:0] = [b"".join(self._control)]
             self._control.clear()
-            size += len(batch[0])
-        while self._frames and size < _BATCH_SIZE and len(batch) < MOST_BUFFERS - 1:
-            for buffer in self._frames.popleft():
-                batch.append(buffer)
-                size += len(buffer)
-        if len(batch) > 1 and (self._tls or size < _JOIN_BELOW * len(batch)):
-            batch[:] = [b"".join(batch)]
+        taken = size = 0
+        small: list[bytes | memoryview] = []  # to be joined: that is cheaper than a longer list
+        for frame in frames:
+            if size >= _BATCH_SIZE or len(batch) >= calls.MOST_BUFFERS - 2:
+                break
+            taken += 1
+            for buffer in (frame,) if isinstance(frame, bytes) else frame:
+                length = len(buffer)
+                size += length
+                if length >= _JOIN_BELOW and not self._tls:
+                    if small:
+                        batch.append(b"".join(small))
+                        small = []
+                    batch.append(buffer)
+                else:
+                    small.append(buffer)
+        if small:
+            batch.append(b"".join(small))
+        del frames[:taken]
         return bool(batch)
 
     def _write_batch(self) -> bool:
@@ -363,9 +349,9 @@ class TcpCarrier:
         if self._tls:
             sent = self._socket.send(batch[0])
         elif len(batch) == 1:
-            sent = write(self._fd, batch[0])
+            sent = calls.write(self._fd, batch[0])
         else:
-            sent = write_many(self._fd, batch)
+            sent = calls.write_many(self._fd, batch)
         if sent < 0:
             return False
         self.buffered -= sent

@@ -1,0 +1,116 @@
+/* The C twins of calls.py: system calls and greenlet switches.
+ *
+ * None of the calls waits, so they keep the GIL; that is also why one buffer does for all reads.
+ */
+#ifndef PLAINSOCKET_CALLS_H
+#define PLAINSOCKET_CALLS_H
+
+#include <Python.h>
+#include <errno.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <greenlet/greenlet.h>
+
+#define READ_SIZE (64 * 1024)
+#define MOST_BUFFERS 64
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
+
+static int
+calls_would_block(void)
+{
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
+}
+
+static PyObject *
+calls_read(int fd)
+{
+    static char buffer[READ_SIZE];
+    ssize_t size = recv(fd, buffer, READ_SIZE, MSG_DONTWAIT);
+    if (size >= 0)
+        return PyBytes_FromStringAndSize(buffer, size);
+    if (calls_would_block())
+        Py_RETURN_NONE;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+/* -1 where it would block, -2 with an exception set. */
+static Py_ssize_t
+calls_sent(ssize_t size)
+{
+    if (size >= 0)
+        return size;
+    if (calls_would_block())
+        return -1;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -2;
+}
+
+static Py_ssize_t
+calls_write(int fd, PyObject *data)
+{
+    if (PyBytes_CheckExact(data))
+        return calls_sent(send(fd, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data),
+                               MSG_NOSIGNAL | MSG_DONTWAIT));
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
+        return -2;
+    Py_ssize_t size = calls_sent(send(fd, view.buf, (size_t)view.len,
+                                      MSG_NOSIGNAL | MSG_DONTWAIT));
+    PyBuffer_Release(&view);
+    return size;
+}
+
+static Py_ssize_t
+calls_write_many(int fd, PyObject *list)
+{
+    Py_ssize_t length = PyList_GET_SIZE(list), have = 0, size = -2;
+    if (length > MOST_BUFFERS) {
+        PyErr_SetString(PyExc_ValueError, "at most 64 buffers");
+        return -2;
+    }
+    Py_buffer views[MOST_BUFFERS];
+    struct iovec parts[MOST_BUFFERS];
+    for (; have < length; have++) {
+        if (PyObject_GetBuffer(PyList_GET_ITEM(list, have), &views[have], PyBUF_SIMPLE) < 0)
+            goto done;
+        parts[have].iov_base = views[have].buf;
+        parts[have].iov_len = (size_t)views[have].len;
+    }
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = (size_t)length};
+    size = calls_sent(sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT));
+done:
+    while (have > 0)
+        PyBuffer_Release(&views[--have]);
+    return size;
+}
+
+static inline double
+calls_monotonic(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static inline unsigned long
+calls_this_thread(void)
+{
+    return PyThread_get_thread_ident();
+}
+
+static PyObject *
+calls_switch(PyObject *greenlet)
+{
+    if (_PyGreenlet_API == NULL) {
+        PyGreenlet_Import();
+        if (_PyGreenlet_API == NULL)
+            return NULL;
+    }
+    return PyGreenlet_Switch((PyGreenlet *)greenlet, NULL, NULL);
+}
+
+#endif

@@ -1,0 +1,8 @@
+# To compiled modules the functions of calls.py are those of calls.h.
+cdef extern from "calls.h":
+    object read "calls_read" (int fd)
+    Py_ssize_t write "calls_write" (int fd, object data) except -2
+    Py_ssize_t write_many "calls_write_many" (int fd, list buffers) except -2
+    double monotonic "calls_monotonic" ()
+    unsigned long this_thread "calls_this_thread" ()
+    object switch "calls_switch" (object greenlet)

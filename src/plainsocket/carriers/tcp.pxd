@@ -1,0 +1,27 @@
+from plainsocket.carriers cimport calls
+from plainsocket.carriers.base cimport Carrier, Receiver
+
+cdef class TcpCarrier(Carrier):
+    cdef readonly list _batch
+    cdef readonly list _control
+    cdef readonly bint _corked
+    cdef readonly bint _ending
+    cdef readonly int _fd
+    cdef readonly bint _eof
+    cdef readonly list _frames
+    cdef readonly bint _linger
+    cdef readonly bint _half_closed
+    cdef readonly object _hub
+    cdef readonly object _read_watcher
+    cdef readonly bint _reading
+    cdef readonly Receiver _receiver
+    cdef readonly object _socket
+    cdef readonly bint _tls
+    cdef readonly object _write_watcher
+    cdef readonly bint _writing
+
+    cdef _account(self, Py_ssize_t size)
+    cdef _drop_queue(self)
+    cdef bint _next_batch(self) except -1
+    cdef bint _write_batch(self) except -1
+    cdef _wait_writable(self)

@@ -1,0 +1,33 @@
+from plainsocket cimport wire
+
+cdef class Protocol:
+    cdef readonly bytes _close_frame
+    cdef readonly object _control
+    cdef readonly object _decoder
+    cdef readonly tuple _due
+    cdef readonly Py_ssize_t _fragments
+    cdef readonly object _frame
+    cdef readonly object _kind
+    cdef readonly Py_ssize_t _max_fragments
+    cdef readonly Py_ssize_t _max_message_size
+    cdef readonly object _message
+    cdef readonly object _pings
+    cdef readonly list pings_due
+    cdef readonly bytes _rest
+    cdef readonly object _seen
+    cdef readonly object _size
+    cdef readonly object close_code
+    cdef readonly object close_reason
+    cdef readonly object close_sent
+    cdef readonly bint failed
+    cdef readonly bint is_client
+    cdef readonly list pongs
+    cdef readonly object state
+    cdef readonly object to_skip
+
+    cpdef list receive(self, bytes data)
+    cdef _read(self, bytes data, list messages)
+    cdef Py_ssize_t _read_whole(self, bytes data, Py_ssize_t position, Py_ssize_t end, list messages) except -1
+    cpdef bytes send_whole(self, message)
+    cpdef list send(self, message)
+    cpdef list take_pongs(self)

@@ -1,0 +1,53 @@
+from plainsocket.carriers cimport calls
+from plainsocket.carriers.base cimport Carrier, Receiver
+from plainsocket.protocol cimport Protocol
+
+cdef class WebSocket(Receiver):
+    cdef object __weakref__
+    cdef readonly Py_ssize_t _acknowledged
+    cdef readonly double _batch_end
+    cdef readonly double _batch_time
+    cdef readonly Carrier _carrier
+    cdef readonly object _close_deadline
+    cdef readonly double _cork_end
+    cdef readonly bint _delivering
+    cdef readonly bint _deliver_scheduled
+    cdef readonly bint _discarding
+    cdef readonly object _endpoint
+    cdef readonly bint _grace_used
+    cdef readonly object _gone
+    cdef readonly object _hub
+    cdef readonly double _looked_at
+    cdef readonly object _message_mark
+    cdef readonly list _messages
+    cdef readonly Py_ssize_t _messages_size
+    cdef readonly Py_ssize_t _next
+    cdef readonly object _options
+    cdef readonly bint _paused
+    cdef readonly object _ping_sent
+    cdef readonly object _ping_waiters
+    cdef readonly Py_ssize_t _pings_sent
+    cdef readonly object _pings_written
+    cdef readonly Protocol _protocol
+    cdef readonly Py_ssize_t _read_limit
+    cdef readonly object _receiver
+    cdef readonly object _request
+    cdef readonly bint _sender_scheduled
+    cdef readonly object _senders
+    cdef readonly double _sign_of_life
+    cdef readonly object _stall
+    cdef readonly unsigned long _thread
+    cdef readonly object _timers
+    cdef readonly Py_ssize_t _write_limit
+    cdef readonly Py_ssize_t bytes_received
+    cdef readonly object latency
+    cdef readonly Py_ssize_t messages_received
+    cdef readonly Py_ssize_t messages_sent
+    cdef readonly double opened_at
+    cdef public object timer_slot
+
+    cpdef bint has_messages(self)
+    cdef _take(self)
+    cdef _check_thread(self)
+    cdef _deliver(self)
+    cdef _watch_for_stall(self)

@@ -1,0 +1,159 @@
+/* The C twins of wire.py: what is done to every byte, or once for every message. */
+#ifndef PLAINSOCKET_WIRE_H
+#define PLAINSOCKET_WIRE_H
+
+#include <Python.h>
+#include <stdint.h>
+#include <string.h>
+
+/* The loop is compiled for AVX2 too, and the loader takes what the processor has. */
+#if defined(__x86_64__) && defined(__GNUC__) && defined(__linux__) && !defined(__clang__)
+#define FOR_EACH_CPU __attribute__((target_clones("avx2", "default")))
+#else
+#define FOR_EACH_CPU
+#endif
+
+FOR_EACH_CPU static void
+xor_words(uint8_t *restrict to, const uint8_t *restrict from, size_t words, uint64_t key)
+{
+    for (size_t i = 0; i < words; i++) {
+        uint64_t word;
+        memcpy(&word, from + 8 * i, 8);
+        word ^= key;
+        memcpy(to + 8 * i, &word, 8);
+    }
+}
+
+static inline void
+xor_mask(uint8_t *to, const uint8_t *from, size_t size, const uint8_t *mask, size_t offset)
+{
+    uint8_t key[8];
+    for (size_t i = 0; i < 8; i++)
+        key[i] = mask[(i + offset) & 3];
+    uint64_t word;
+    memcpy(&word, key, 8);
+    size_t words = size / 8;
+    if (words > 16)
+        xor_words(to, from, words, word);
+    else
+        for (size_t i = 0; i < words; i++) { /* too short to be worth a call */
+            uint64_t part;
+            memcpy(&part, from + 8 * i, 8);
+            part ^= word;
+            memcpy(to + 8 * i, &part, 8);
+        }
+    for (size_t i = 8 * words; i < size; i++)
+        to[i] = from[i] ^ key[i & 7];
+}
+
+static PyObject *
+wire_apply_mask(PyObject *data, PyObject *key, Py_ssize_t offset)
+{
+    Py_buffer view;
+    if (!PyBytes_Check(key) || PyBytes_GET_SIZE(key) != 4) {
+        PyErr_SetString(PyExc_ValueError, "a masking key is 4 bytes");
+        return NULL;
+    }
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    PyObject *masked = PyBytes_FromStringAndSize(NULL, view.len);
+    if (masked != NULL)
+        xor_mask((uint8_t *)PyBytes_AS_STRING(masked), view.buf, (size_t)view.len,
+                 (const uint8_t *)PyBytes_AS_STRING(key), (size_t)offset & 3);
+    PyBuffer_Release(&view);
+    return masked;
+}
+
+static int
+is_payload(PyObject *data, Py_ssize_t start, Py_ssize_t end)
+{
+    if (start >= 4 && start <= end && end <= PyBytes_GET_SIZE(data))
+        return 1;
+    PyErr_SetString(PyExc_IndexError, "no masked payload there");
+    return 0;
+}
+
+static inline PyObject *
+wire_unmask(PyObject *data, Py_ssize_t start, Py_ssize_t end)
+{
+    if (!is_payload(data, start, end))
+        return NULL;
+    const uint8_t *payload = (const uint8_t *)PyBytes_AS_STRING(data) + start;
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, end - start);
+    if (bytes != NULL)
+        xor_mask((uint8_t *)PyBytes_AS_STRING(bytes), payload, (size_t)(end - start),
+                 payload - 4, 0);
+    return bytes;
+}
+
+static inline PyObject *
+wire_unmask_text(PyObject *data, Py_ssize_t start, Py_ssize_t end)
+{
+    uint8_t small[4096];
+    if (!is_payload(data, start, end))
+        return NULL;
+    const uint8_t *payload = (const uint8_t *)PyBytes_AS_STRING(data) + start;
+    size_t size = (size_t)(end - start);
+    uint8_t *text = size <= sizeof small ? small : PyMem_Malloc(size);
+    if (text == NULL)
+        return PyErr_NoMemory();
+    xor_mask(text, payload, size, payload - 4, 0);
+    PyObject *decoded = PyUnicode_DecodeUTF8((const char *)text, (Py_ssize_t)size, NULL);
+    if (text != small)
+        PyMem_Free(text);
+    return decoded;
+}
+
+#define WHOLE_BELOW (16 * 1024)
+
+static inline PyObject *
+wire_whole_frame(PyObject *message)
+{
+    const char *payload;
+    Py_ssize_t size;
+    uint8_t first;
+    PyObject *encoded = NULL;
+    if (PyUnicode_Check(message)) {
+        first = 0x81;
+        if (PyUnicode_IS_COMPACT_ASCII(message)) {
+            payload = PyUnicode_DATA(message);
+            size = PyUnicode_GET_LENGTH(message);
+        } else {
+            encoded = PyUnicode_AsUTF8String(message);
+            if (encoded == NULL)
+                return NULL;
+            payload = PyBytes_AS_STRING(encoded);
+            size = PyBytes_GET_SIZE(encoded);
+        }
+    } else if (PyBytes_Check(message)) {
+        first = 0x82;
+        payload = PyBytes_AS_STRING(message);
+        size = PyBytes_GET_SIZE(message);
+    } else {
+        Py_RETURN_NONE;
+    }
+    PyObject *frame;
+    if (size >= WHOLE_BELOW) {
+        frame = Py_None;
+        Py_INCREF(frame);
+    } else {
+        Py_ssize_t head = size < 126 ? 2 : 4;
+        frame = PyBytes_FromStringAndSize(NULL, head + size);
+        if (frame != NULL) {
+            uint8_t *to = (uint8_t *)PyBytes_AS_STRING(frame);
+            to[0] = first;
+            if (head == 2) {
+                to[1] = (uint8_t)size;
+            } else {
+                to[1] = 126;
+                to[2] = (uint8_t)(size >> 8);
+                to[3] = (uint8_t)size;
+            }
+            memcpy(to + head, payload, (size_t)size);
+        }
+    }
+    Py_XDECREF(encoded);
+    return frame;
+}
+
+#endif

@@ -1,0 +1,6 @@
+# To compiled modules the functions of wire.py are those of wire.h.
+cdef extern from "wire.h":
+    object apply_mask "wire_apply_mask" (object data, object key, Py_ssize_t offset)
+    object unmask "wire_unmask" (bytes data, Py_ssize_t start, Py_ssize_t end)
+    object unmask_text "wire_unmask_text" (bytes data, Py_ssize_t start, Py_ssize_t end)
+    object whole_frame "wire_whole_frame" (object message)

@@ -1,0 +1,56 @@
+"""What is done to every byte, or once for every message: masking, and whole frames.
+
+The same functions stand in wire.h in C. Compiled modules call those (see wire.pxd).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+WHOLE_BELOW: Final = 16 * 1024
+"""Bytes of payload: copying so few is cheaper than handling a frame in two buffers."""
+
+
+def apply_mask(data: bytes | memoryview, key: bytes, offset: int = 0) -> bytes:
+    """XOR `data` with the four bytes of `key`, beginning `offset` bytes into the payload."""
+    if len(key) != 4:
+        raise ValueError("a masking key is 4 bytes")
+    size = len(data)
+    offset &= 3
+    if offset:
+        key = key[offset:] + key[:offset]
+    # One XOR of two large integers runs at memory speed; a loop over bytes does not.
+    mask = (key * (size // 4 + 1))[:size]
+    number = int.from_bytes(data, "little") ^ int.from_bytes(mask, "little")
+    return number.to_bytes(size, "little")
+
+
+def unmask(data: bytes, start: int, end: int) -> bytes:
+    """The payload at `data[start:end]`, unmasked by the key in the four bytes before it."""
+    if not 4 <= start <= end <= len(data):
+        raise IndexError("no masked payload there")
+    return apply_mask(data[start:end], data[start - 4 : start])
+
+
+def unmask_text(data: bytes, start: int, end: int) -> str:
+    """The same, decoded from UTF-8. Raises UnicodeDecodeError."""
+    return unmask(data, start, end).decode()
+
+
+def whole_frame(message: object) -> bytes | None:
+    """The unmasked frame of a `str` or `bytes` below WHOLE_BELOW; None for anything else.
+
+    Raises UnicodeEncodeError for a `str` that is not text (lone surrogates).
+    """
+    if isinstance(message, str):
+        first, payload = 0x81, message.encode()
+    elif isinstance(message, bytes):
+        first, payload = 0x82, message
+    else:
+        return None
+    size = len(payload)
+    if size < 126:
+        return b"%c%c%b" % (first, size, payload)
+    if size < WHOLE_BELOW:
+        return b"%c\x7e%c%c%b" % (first, size >> 8, size & 0xFF, payload)
+    return None

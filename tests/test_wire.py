@@ -1,0 +1,99 @@
+"""Masking and whole frames: the C twins, as compiled code meets them, and those in Python."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from plainsocket import frames, wire
+from plainsocket.protocol import Protocol
+
+KEY = b"\x01\x82\xfe\x7f"
+SIZES = [0, 1, 2, 7, 8, 9, 125, 126, 127, 135, 136, 4095, 4096, 4097, 16_383, 16_384, 60_000]
+
+
+def twin(data: bytes, key: bytes, offset: int = 0) -> bytes:
+    return bytes(byte ^ key[(index + offset) & 3] for index, byte in enumerate(data))
+
+
+keys = st.binary(min_size=4, max_size=4)
+
+
+@given(data=st.binary(max_size=300), key=keys, offset=st.integers(0, 1 << 40))
+def test_apply_mask(data: bytes, key: bytes, offset: int) -> None:
+    for apply_mask in (frames.apply_mask, wire.apply_mask):
+        assert apply_mask(data, key, offset) == twin(data, key, offset)
+        assert apply_mask(memoryview(data), key) == twin(data, key)
+
+
+@pytest.mark.parametrize("key", [b"", b"abc", b"abcde"])
+def test_a_key_is_four_bytes(key: bytes) -> None:
+    for apply_mask in (frames.apply_mask, wire.apply_mask):
+        with pytest.raises(ValueError, match="4 bytes"):
+            apply_mask(b"x", key)
+
+
+@given(before=st.binary(max_size=20), key=keys, data=st.binary(max_size=300), after=st.binary())
+def test_unmask(before: bytes, key: bytes, data: bytes, after: bytes) -> None:
+    start = len(before) + 4
+    frame = before + key + data + after
+    assert wire.unmask(frame, start, start + len(data)) == twin(data, key)
+
+
+@pytest.mark.parametrize(("start", "end"), [(3, 5), (4, 6), (5, 4), (-1, 5)])
+def test_nothing_outside_is_read(start: int, end: int) -> None:
+    for function in (wire.unmask, wire.unmask_text):
+        with pytest.raises(IndexError):
+            function(b"abcdx", start, end)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("letter", ["x", "ä", "€", "\U0001f600"])
+def test_messages_of_each_size(size: int, letter: str) -> None:
+    text = letter * (size // len(letter.encode())) + "x" * (size % len(letter.encode()))
+    for message, opcode in ((text, frames.Opcode.TEXT), (text.encode(), frames.Opcode.BINARY)):
+        payload = text.encode()
+        whole = Protocol().send_whole(message)
+        assert whole == wire.whole_frame(message)
+        if size < wire.WHOLE_BELOW:
+            assert whole == frames.header(opcode, size) + payload
+        else:
+            assert whole is None
+        masked = frames.header(opcode, size, key=KEY) + twin(payload, KEY)
+        assert Protocol().receive(masked + masked) == [message, message]
+        assert wire.unmask_text(masked, len(masked) - size, len(masked)) == text
+
+
+def test_what_is_not_a_whole_frame() -> None:
+    assert Protocol("client").send_whole("x") is None
+    for message in (bytearray(b"x"), memoryview(b"x"), 1, None):
+        assert Protocol().send_whole(message) is None  # type: ignore[arg-type]
+        assert wire.whole_frame(message) is None
+    for whole_frame in (Protocol().send_whole, wire.whole_frame):
+        with pytest.raises(UnicodeEncodeError):
+            whole_frame("\ud800")
+
+
+@pytest.mark.parametrize("before", [0, 5000])
+def test_text_that_is_not_utf8(before: int) -> None:
+    data = b"x" * before + b"\xed\xa0\x80"
+    protocol = Protocol()
+    protocol.receive(frames.header(frames.Opcode.TEXT, len(data), key=KEY) + twin(data, KEY))
+    assert protocol.close_code == 1007
+    with pytest.raises(UnicodeDecodeError):
+        wire.unmask_text(KEY + twin(data, KEY), 4, 4 + len(data))
+
+
+def test_pure_python_is_taken_where_asked_for() -> None:
+    program = "import plainsocket.websocket as w, plainsocket.frames as f; print(f.IS_COMPILED, w)"
+    environ = {**os.environ, "PLAINSOCKET_PURE": "1"}
+    told = subprocess.run(
+        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, timeout=20
+    ).stdout
+    assert told.startswith("False ")
+    assert told.rstrip().endswith("websocket.py'>")
