@@ -17,7 +17,9 @@ FUZZ_SECONDS ?= 60
 BROWSER_PACKAGES := chromium chromium-driver firefox-esr webkit2gtk-driver xvfb fonts-dejavu-core
 TEST_PACKAGES := $(BROWSER_PACKAGES) nginx haproxy iproute2 systemd haxe
 
-.PHONY: help demo check test screenshot bench bench-quick fuzz flash clean
+BROWSER_TOOLS := browser/node_modules/.installed
+
+.PHONY: help demo browser flash check test screenshot bench bench-quick fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -26,13 +28,17 @@ help: ## list the targets
 demo: $(RUNTIME) ## start the demo server and print its address (DEMO_ARGS='--port 9000')
 	@$(BIN)/plainsocket demo $(DEMO_ARGS)
 
-check: $(DEVELOPMENT) ## the inner loop: lint, format, types, unit tests
+browser: $(BROWSER_TOOLS) ## build the browser half into src/plainsocket/static
+	@cd browser && npm run --silent check && npm run --silent build
+
+check: $(DEVELOPMENT) $(BROWSER_TOOLS) ## the inner loop: lint, format, types, unit tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@cd browser && npm run --silent check
 	$(BIN)/pytest -m 'not browser and not autobahn and not slow'
 
-test: $(DEVELOPMENT) ## the whole suite, in real browsers and with Autobahn's cases
+test: $(DEVELOPMENT) $(BROWSER_TOOLS) ## the whole suite, in real browsers and with Autobahn's cases
 	@tools/debian-packages $(TEST_PACKAGES) || echo 'Tests that need them will say so.' >&2
 	$(BIN)/pytest
 	@echo 'Once more in pure Python, as where no compiler is:'
@@ -65,6 +71,7 @@ flash: ## build bridge.swf from flash/Bridge.hx
 
 clean: ## remove all that make made
 	rm -rf $(FUZZ_VENV) fuzz/.work fuzz/crashes fuzz/__pycache__
+	rm -rf browser/node_modules
 	rm -rf $(VENV) build dist src/*.egg-info src/plainsocket/*.so .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find examples src tests tools -name __pycache__ -exec rm -rf {} +
 
@@ -81,6 +88,12 @@ $(RUNTIME): $(CREATED) $(BUILT_FROM)
 $(DEVELOPMENT): $(CREATED) $(BUILT_FROM)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(RUNTIME)
+
+# No script of a package is run: the tools work without.
+$(BROWSER_TOOLS): browser/package.json browser/package-lock.json
+	@command -v npm >/dev/null || tools/debian-packages nodejs npm
+	@cd browser && npm ci --ignore-scripts --silent
+	@touch $@
 
 $(FUZZ_VENV)/.installed: fuzz/requirements.txt $(BUILT_FROM)
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || tools/debian-packages python3-venv

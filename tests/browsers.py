@@ -100,6 +100,8 @@ def firefox(scratch: Path) -> Iterator[Browser]:
     # No connections but the tests' own.
     options.set_preference("network.captive-portal-service.enabled", False)
     options.set_preference("network.connectivity-service.enabled", False)
+    # Or a connection waits after one that failed, the longer the more failed before.
+    options.set_preference("network.websocket.delay-failed-reconnects", False)
     service = FirefoxService(
         executable_path=str(geckodriver), log_output=str(log), popen_kw=OWN_SESSION
     )

@@ -1,0 +1,148 @@
+/** A link above a pipe of bytes: RFC 6455's frames, its answers to pings, its closing handshake. */
+
+import { type Bytes, decodeText, encodeText } from "./engine.ts";
+import {
+  BINARY,
+  CLOSE,
+  closePayload,
+  type FrameEvents,
+  frameHead,
+  FrameReader,
+  INVALID_DATA,
+  PING,
+  PONG,
+  PROTOCOL_ERROR,
+  TEXT,
+} from "./frames.ts";
+import type { Link, LinkEvents, Message } from "./link.ts";
+
+const NO_CODE = 1005;
+const LOST = 1006;
+const CLOSE_TIMEOUT = 30_000; // ms from the close frame's leaving to the peer's
+
+/** Bytes both ways, in order and whole; the framing's own: it is opened before. */
+export interface Pipe {
+  readonly carrier: string;
+  write(...chunks: Bytes[]): void;
+  /** The page is done with it: nothing more is written, and nothing is called back. */
+  end(): void;
+}
+
+/** Makes the four bytes that mask a frame; without it, frames are not masked. */
+export type NewMask = () => Bytes;
+
+export class FramedLink implements Link, FrameEvents {
+  private readonly reader = new FrameReader(this);
+  private written = 0; // bytes of frames
+  /** Messages that the network has not taken yet: where each one's frame ends, and its payload. */
+  private unsent: { end: number; size: number }[] = [];
+  private closeEnd = Infinity; // where our close frame ends
+  private timer: ReturnType<typeof setTimeout> | undefined;
+  private ended = false;
+
+  constructor(
+    private readonly pipe: Pipe,
+    private readonly events: LinkEvents,
+    private readonly newMask?: NewMask,
+  ) {}
+
+  get carrier(): string {
+    return this.pipe.carrier;
+  }
+
+  // -- from the page -----------------------------------------------------------------------------
+
+  send(isText: boolean, payload: Bytes): void {
+    if (this.ended) return;
+    this.writeFrame(isText ? TEXT : BINARY, payload);
+    this.unsent.push({ end: this.written, size: payload.length });
+  }
+
+  close(code: number | undefined, reason: string): void {
+    if (this.closeEnd < Infinity || this.ended) return;
+    this.writeFrame(CLOSE, closePayload(code, encodeText(reason)));
+    this.closeEnd = this.written;
+  }
+
+  abort(): void {
+    if (this.ended) return;
+    this.ended = true;
+    clearTimeout(this.timer);
+    this.pipe.end();
+  }
+
+  private writeFrame(opcode: number, payload: Bytes): void {
+    const mask = this.newMask?.();
+    const head = frameHead(opcode, payload.length, mask);
+    if (mask) for (let i = 0; i < payload.length; i++) payload[i]! ^= mask[i & 3]!;
+    this.written += head.length + payload.length;
+    this.pipe.write(head, payload);
+  }
+
+  // -- from the pipe -----------------------------------------------------------------------------
+
+  onData(chunk: Bytes): void {
+    if (this.ended) return;
+    this.reader.push(chunk);
+    if (this.reader.error) this.fail(this.reader.error);
+  }
+
+  /** The network has taken so many bytes since the beginning. */
+  onSent(total: number): void {
+    let size = 0;
+    while (this.unsent.length && this.unsent[0]!.end <= total) size += this.unsent.shift()!.size;
+    if (size) this.events.onSent(size);
+    if (total >= this.closeEnd && !this.ended) this.timer ??= setTimeout(() => this.onEnd(false), CLOSE_TIMEOUT);
+  }
+
+  /** The pipe is at its end: by the peer, or because it failed. */
+  onEnd(failed: boolean): void {
+    this.finish(LOST, "", failed);
+  }
+
+  // -- from the peer -----------------------------------------------------------------------------
+
+  onMessage(message: Message): void {
+    if (!this.ended) this.events.onMessage(message);
+  }
+
+  onControl(opcode: number, payload: Bytes): void {
+    if (this.ended) return;
+    if (opcode === CLOSE) this.onCloseFrame(payload);
+    else if (opcode === PING && this.closeEnd === Infinity) this.writeFrame(PONG, payload);
+  }
+
+  private onCloseFrame(payload: Bytes): void {
+    const code = payload.length ? payload[0]! * 256 + payload[1]! : NO_CODE;
+    let reason: string;
+    try {
+      reason = decodeText(payload.subarray(2));
+    } catch {
+      this.fail(INVALID_DATA);
+      return;
+    }
+    if (payload.length && !isCloseCode(code)) {
+      this.fail(PROTOCOL_ERROR);
+      return;
+    }
+    this.events.onClosing();
+    this.close(payload.length ? code : undefined, "");
+    this.finish(code, reason, false);
+  }
+
+  private fail(code: number): void {
+    this.close(code, "");
+    this.finish(LOST, "", true);
+  }
+
+  private finish(code: number, reason: string, failed: boolean): void {
+    if (this.ended) return;
+    this.abort();
+    this.events.onClose(code, reason, failed);
+  }
+}
+
+/** Whether a code may stand in a close frame (RFC 6455 section 7.4). */
+function isCloseCode(code: number): boolean {
+  return (code >= 3000 && code < 5000) || (code >= 1000 && code < 1015 && code !== 1004 && (code < 1005 || code > 1006));
+}
