@@ -55,7 +55,7 @@ function readProtocols(given: unknown): string[] {
   if (given === undefined) return [];
   if (Object(given) === given) {
     const object = given as Iterable<unknown> & { protocols?: unknown };
-    if (object[Symbol.iterator]) return Array.from(object, (protocol) => `${protocol}`);
+    if (Array.isArray(object) || object[Symbol.iterator]) return Array.from(object, (protocol) => `${protocol}`);
   }
   return [`${given}`];
 }

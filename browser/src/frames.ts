@@ -130,7 +130,7 @@ export class FrameReader {
 
 /** One piece, with a buffer of its own and nothing else in it. */
 function join(parts: Bytes[]): Bytes {
-  if (parts.length === 1) return parts[0]!.slice();
+  if (parts.length === 1) return new Uint8Array(parts[0]!);
   const whole = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
   let at = 0;
   for (const part of parts) {

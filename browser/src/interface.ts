@@ -146,9 +146,9 @@ function isBlob(data: unknown): boolean {
 /** A copy of binary data; nothing of other data. */
 function bytesOf(data: unknown): Bytes | undefined {
   if (ArrayBuffer.isView(data)) {
-    return new Uint8Array(data.buffer, data.byteOffset, data.byteLength).slice() as Bytes;
+    return new Uint8Array(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
   }
-  return tagOf(data) === "ArrayBuffer" ? new Uint8Array(data as ArrayBuffer).slice() : undefined;
+  return tagOf(data) === "ArrayBuffer" ? new Uint8Array(new Uint8Array(data as ArrayBuffer)) : undefined;
 }
 
 /** WebIDL's [Clamp] unsigned short. */

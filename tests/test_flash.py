@@ -1,0 +1,276 @@
+"""The Flash carrier from end to end: real browsers, Ruffle in the place of Flash Player."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+
+import plainsocket
+import ruffle
+from browsers import Browser
+from serving import Running, serving, wait_until
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.parametrize("engine", ["chromium", "firefox"], indirect=True),
+]
+
+FLASH = '<script src="/plainsocket-flash.js"></script>'
+CLOSED = 1  # a port that nobody listens on
+
+seen: list[Any] = []  # how pages have closed
+
+
+def echo(ws: plainsocket.WebSocket) -> None:
+    for message in ws:
+        ws.send(message)
+    seen.append((ws.request.query, ws.close_code, ws.close_reason))
+
+
+def close(ws: plainsocket.WebSocket) -> None:
+    query = parse_qs(ws.request.query)
+    ws.close(int(query["code"][0]), query.get("reason", [""])[0])
+
+
+def vanish(ws: plainsocket.WebSocket) -> None:
+    ws.receive()
+    ws.abort()
+
+
+def headers(ws: plainsocket.WebSocket) -> None:
+    ws.send(json.dumps(dict(ws.request.headers)))
+    ws.receive()
+
+
+PATHS = {"/echo": echo, "/close": close, "/vanish": vanish, "/headers": headers}
+
+
+def handler(ws: plainsocket.WebSocket) -> None:
+    (ruffle.relay if ws.path.startswith("/relay/") else PATHS[ws.path])(ws)
+
+
+def process_request(request: plainsocket.Request) -> None:
+    if request.path == "/refused":
+        raise plainsocket.Refused(403, "not here")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    """Serves everything: the pages, the WebSockets, and the relay of Ruffle's to them."""
+    fast = ruffle.head(CLOSED, extra=ruffle.FAST_FRAMES)
+    pages = {
+        "/": f"<!doctype html><meta charset=utf-8>{fast}{FLASH}<body>",
+        "/without": "<!doctype html><script>delete window.WebSocket</script>" + FLASH,
+    }
+    with serving(
+        handler,
+        app=ruffle.site(pages),
+        subprotocols=["chat"],
+        process_request=process_request,
+        max_message_size=2 << 20,
+        flash_policy=True,
+    ) as running:
+        yield running
+
+
+PRELUDE = """
+const done = arguments[arguments.length - 1];
+const base = "ws://" + location.host;
+const log = [];
+const until = (ws) => new Promise((resolve) => {  // what came, up to the close
+  const log = [];
+  ws.binaryType = "arraybuffer";
+  ws.addEventListener("open", () => log.push("open"));
+  ws.addEventListener("error", () => log.push("error"));
+  ws.addEventListener("message", ({data}) => log.push(data));
+  ws.addEventListener("close", ({code, reason, wasClean}) => {
+    log.push([code, reason, wasClean]);
+    resolve(log);
+  });
+});
+(async () => {%s})().then(done, (error) => done("failed: " + error));
+"""
+
+
+def run(browser: Browser, server: Running, script: str, page: str = "/") -> Any:
+    """What an asynchronous function of the page returns; the page stays for the next test."""
+    address = f"http://127.0.0.1:{server.port}{page}"
+    if browser.driver.current_url != address:
+        browser.driver.get(address)
+    return browser.driver.execute_async_script(PRELUDE % script)
+
+
+@pytest.fixture
+def page(engine: Browser) -> Browser:
+    """The browser with whatever page it has: Ruffle takes a second to start."""
+    return engine
+
+
+def test_text_of_every_plane(page: Browser, server: Running) -> None:
+    outcome = run(
+        page,
+        server,
+        r"""
+        const ws = new WebSocket(base + "/echo");
+        const texts = ["", "\0", "\ufeff", "\0a\0", "]]><&\\\"'\\u0000%00"];
+        for (let plane = 0; plane <= 16; plane++) {
+          let text = "\0";
+          for (let code = 0; code < 0x10000; code += plane ? 251 : 1) {
+            if (plane || code < 0xd800 || code > 0xdfff) {
+              text += String.fromCodePoint(plane * 0x10000 + code);
+            }
+          }
+          texts.push(text + String.fromCodePoint(plane * 0x10000 + 0xffff) + "\0");
+        }
+        let same = 0;
+        ws.onopen = () => texts.forEach((text) => ws.send(text));
+        ws.onmessage = ({data}) => {
+          same += data === texts[same];
+          if (same === texts.length) ws.close();
+        };
+        const log = await until(ws);
+        return [texts.length, same, log.pop()];
+        """,
+    )
+    assert outcome == [22, 22, [1005, "", True]]
+
+
+def test_binary_of_all_values_and_a_mebibyte(page: Browser, server: Running) -> None:
+    outcome = run(
+        page,
+        server,
+        """
+        const ws = new WebSocket(base + "/echo");
+        const all = Uint8Array.from({length: 256}, (_, i) => i);
+        const big = Uint8Array.from({length: 1 << 20}, (_, i) => i * 7 + (i >> 8));
+        const text = "ä€😀".repeat((1 << 20) / 9);
+        ws.onopen = () => {
+          ws.send(all); ws.send(big.buffer); ws.send(text); ws.send(new Blob([all])); ws.send("");
+          log.push(ws.bufferedAmount);
+        };
+        let count = 0;
+        ws.onmessage = () => { if (++count === 5) ws.close(); };
+        const [, ...got] = await until(ws);
+        const same = (a, b) =>
+          a.byteLength === b.length && new Uint8Array(a).every((x, i) => x === b[i]);
+        return [log[0] === 256 + big.length + 9 * (text.length / 4) + 256, same(got[0], all),
+                same(got[1], big), got[2] === text, same(got[3], all), got[4], ws.bufferedAmount];
+        """,
+    )
+    assert outcome == [True, True, True, True, True, "", 0]
+
+
+def test_blobs(page: Browser, server: Running) -> None:
+    outcome = run(
+        page,
+        server,
+        """
+        const ws = new WebSocket(base + "/echo");
+        ws.onopen = () => ws.send(Uint8Array.of(0, 255));
+        const blob = await new Promise((resolve) => { ws.onmessage = ({data}) => resolve(data); });
+        ws.close();
+        return [blob instanceof Blob, Array.from(new Uint8Array(await blob.arrayBuffer()))];
+        """,
+    )
+    assert outcome == [True, [0, 255]]
+
+
+def test_close_codes_both_ways(page: Browser, server: Running) -> None:
+    seen.clear()
+    outcome = run(
+        page,
+        server,
+        """
+        const close = async (query, ...args) => {
+          const ws = new WebSocket(base + "/echo?" + query);
+          ws.onopen = () => ws.close(...args);
+          return (await until(ws)).pop();
+        };
+        const vanished = new WebSocket(base + "/vanish");
+        vanished.onopen = () => vanished.send("go");
+        const gone = until(vanished);
+        return [
+          await close("a"), await close("b", 1000), await close("c", 4999, "so schön"),
+          await until(new WebSocket(base + "/close?code=3000&reason=b%C3%BCe")),
+          await until(new WebSocket(base + "/close?code=1011")),
+          await gone,
+        ];
+        """,
+    )
+    assert outcome == [
+        [1005, "", True],
+        [1000, "", True],
+        [4999, "", True],
+        ["open", [3000, "büe", True]],
+        ["open", [1011, "", True]],
+        ["open", [1006, "", False]],
+    ]
+    wait_until(lambda: len(seen) == 3)
+    assert sorted(seen) == [("a", 1005, ""), ("b", 1000, ""), ("c", 4999, "so schön")]
+
+
+def test_refused(page: Browser, server: Running) -> None:
+    outcome = run(
+        page,
+        server,
+        f"""
+        const early = new WebSocket(base + "/echo");
+        early.close();
+        const ended = until(early);
+        return [
+          await until(new WebSocket("ws://" + location.hostname + ":{CLOSED}/")),
+          await until(new WebSocket(base + "/refused")),
+          await until(new WebSocket(base + "/echo", "other")),
+          await ended,
+        ];
+        """,
+    )
+    assert outcome == [["error", [1006, "", False]]] * 4
+
+
+def test_several_at_once_and_subprotocols(page: Browser, server: Running) -> None:
+    outcome = run(
+        page,
+        server,
+        """
+        const talk = async (name, protocols) => {
+          const ws = new WebSocket(base + "/echo", protocols);
+          let count = 0;
+          ws.onopen = () => { for (let i = 0; i < 20; i++) ws.send(name + i); };
+          ws.onmessage = () => { if (++count === 20) ws.close(1000); };
+          const log = await until(ws);
+          return log[20] === name + 19 && [log.length, ws.protocol];
+        };
+        const names = Array.from({length: 10}, (_, i) => "socket " + i);
+        const plain = await Promise.all([talk("one", []), talk("two", ["other", "chat"])]);
+        const more = await Promise.all(names.map((name) => talk(name)));
+        return [plain, more.every((one) => one[0] === 22),
+                document.querySelectorAll("#plainsocket-flash").length];
+        """,
+    )
+    assert outcome == [[[22, ""], [22, "chat"]], True, 1]
+
+
+def test_request_has_the_pages_origin_and_cookies(page: Browser, server: Running) -> None:
+    outcome = run(
+        page,
+        server,
+        """
+        document.cookie = "flavour=oat";
+        const ws = new WebSocket(base + "/headers");
+        ws.onmessage = () => ws.close();
+        const [, text] = await until(ws);
+        const elsewhere = new WebSocket(base.replace("127.0.0.1", "localhost") + "/headers");
+        elsewhere.onmessage = () => elsewhere.close();
+        return [JSON.parse(text), await until(elsewhere)];
+        """,
+    )
+    sent, elsewhere = outcome
+    assert sent["host"] == f"127.0.0.1:{server.port}"
+    assert sent["origin"] == f"http://127.0.0.1:{server.port}"
+    assert sent["cookie"] == "flavour=oat"
+    assert elsewhere == ["error", [1006, "", False]]  # of another origin, hence refused
