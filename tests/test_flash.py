@@ -8,6 +8,8 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 import plainsocket
 import ruffle
@@ -46,6 +48,73 @@ def headers(ws: plainsocket.WebSocket) -> None:
     ws.receive()
 
 
+# Hides from one script what came after Flash's time; other scripts, Ruffle's above all, have it.
+OLD_ENGINE = """
+var later = ("Symbol WeakMap Uint8Array ArrayBuffer Blob URL TextEncoder TextDecoder crypto " +
+  "MessageChannel EventTarget Event MessageEvent CloseEvent DOMException").split(" ");
+(function (window) { %s })(new Proxy(window, {
+  get: function (window, name) { return later.includes(name) ? undefined : window[name]; },
+  set: function (window, name, value) { window[name] = value; return true; }
+}));
+"""
+
+# As such pages were written; only the addresses in its script tags are new.
+PAGE_OF_2011 = """<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Transitional//EN"
+  "http://www.w3.org/TR/xhtml1/DTD/xhtml1-transitional.dtd">
+<html xmlns="http://www.w3.org/1999/xhtml">
+<head>
+<meta http-equiv="Content-Type" content="text/html; charset=utf-8" />
+<title>WebSocket console</title>
+HEAD
+<script type="text/javascript" src="/plainsocket-flash.js"></script>
+<script type="text/javascript">
+  WEB_SOCKET_SWF_LOCATION = "/flash/WebSocketMain.swf";
+  WEB_SOCKET_DEBUG = true;
+  WEB_SOCKET_SUPPRESS_CROSS_DOMAIN_SWF_ERROR = true;
+  WebSocket.loadFlashPolicyFile("xmlsocket://" + location.hostname + ":843");
+
+  var ws;
+
+  function connect() {
+    ws = new WebSocket("ws://" + location.host + "/echo?2011");
+    ws.onopen = function () { output("connected"); };
+    ws.onmessage = function (e) { output("received " + e.data); };
+    ws.onclose = function () { output("disconnected"); };
+    ws.onerror = function () { output("error"); };
+  }
+
+  function send() {
+    var input = document.getElementById("the-input");
+    ws.send(input.value);
+    output("sent " + input.value);
+    input.value = "";
+    input.focus();
+  }
+
+  function disconnect() {
+    ws.close();
+  }
+
+  function output(text) {
+    var line = document.createElement("div");
+    line.innerHTML = text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+    var log = document.getElementById("log");
+    log.insertBefore(line, log.firstChild);
+  }
+</script>
+</head>
+<body onload="connect();">
+<form onsubmit="send(); return false;">
+  <input type="text" id="the-input" />
+  <input type="submit" id="the-send" value="Send" />
+  <button id="the-disconnect" onclick="disconnect(); return false;">Disconnect</button>
+  <button id="the-connect" onclick="connect(); return false;">Connect</button>
+</form>
+<div id="log"></div>
+</body>
+</html>
+"""
+
 PATHS = {"/echo": echo, "/close": close, "/vanish": vanish, "/headers": headers}
 
 
@@ -62,9 +131,17 @@ def process_request(request: plainsocket.Request) -> None:
 def server() -> Iterator[Running]:
     """Serves everything: the pages, the WebSockets, and the relay of Ruffle's to them."""
     fast = ruffle.head(CLOSED, extra=ruffle.FAST_FRAMES)
+    code = (ruffle.STATIC / "plainsocket-flash.js").read_text()
+    old = f"<script>{OLD_ENGINE % code}</script>"
+    no_native = "<script>delete window.WebSocket</script>"
     pages = {
         "/": f"<!doctype html><meta charset=utf-8>{fast}{FLASH}<body>",
-        "/without": "<!doctype html><script>delete window.WebSocket</script>" + FLASH,
+        "/old": f"<!doctype html><meta charset=utf-8>{fast}{old}<body>",
+        "/without": f"<!doctype html>{no_native}{FLASH}<body>",
+        "/beside-native": f"<!doctype html>{FLASH}<body>",
+        "/forced": f"<!doctype html>{FLASH.replace(' ', ' data-carrier=flash ', 1)}<body>",
+        "/2011": PAGE_OF_2011.replace("HEAD", fast),
+        "/2011-native": PAGE_OF_2011.replace("HEAD", ""),
     }
     with serving(
         handler,
@@ -274,3 +351,92 @@ def test_request_has_the_pages_origin_and_cookies(page: Browser, server: Running
     assert sent["origin"] == f"http://127.0.0.1:{server.port}"
     assert sent["cookie"] == "flavour=oat"
     assert elsewhere == ["error", [1006, "", False]]  # of another origin, hence refused
+
+
+def test_text_in_an_old_engine(page: Browser, server: Running) -> None:
+    outcome = run(
+        page,
+        server,
+        r"""
+        const ws = new WebSocket(base + "/echo");
+        const text = "old \0 ä €\ufeff 😀 \ud800";
+        ws.onopen = () => { ws.send(text); ws.send(5); };
+        ws.onmessage = ({data}) => { if (data === "5") ws.close(3000, "ä"); };
+        const log = await until(ws);
+        const other = new WebSocket(base + "/close?code=4000&reason=%C3%A4");
+        const events = [];
+        other.onclose = function (event) {
+          const {target, type, code, reason} = event;
+          events.push([this === other, target === other, type, code, reason]);
+        };
+        await until(other);
+        return [log, other instanceof EventTarget, events, ws.readyState, WebSocket.CLOSED];
+        """,
+        "/old",
+    )
+    text = "old \0 ä €\ufeff 😀 \ufffd"
+    assert outcome == [
+        ["open", text, "5", [3000, "", True]],
+        False,
+        [[True, True, "close", 4000, "ä"]],
+        3,
+        3,
+    ]
+
+
+def test_no_player(page: Browser, server: Running) -> None:
+    script = """
+        const ws = new WebSocket(base + "/echo");
+        const states = [ws.readyState];
+        const again = await until(ws) && new WebSocket(base + "/echo");
+        return [states, await until(again), ws.readyState];
+    """
+    assert run(page, server, script, "/without") == [[0], ["error", [1006, "", False]], 3]
+    assert run(page, server, script, "/forced") == [[0], ["error", [1006, "", False]], 3]
+
+
+def test_native_websocket_is_left_alone(page: Browser, server: Running) -> None:
+    outcome = run(
+        page,
+        server,
+        """
+        WebSocket.loadFlashPolicyFile("xmlsocket://localhost:843");
+        return WebSocket.toString().includes("[native code]");
+        """,
+        "/beside-native",
+    )
+    assert outcome is True
+
+
+@pytest.mark.parametrize("path", ["/2011", "/2011-native"])
+def test_page_of_2011(page: Browser, server: Running, path: str) -> None:
+    seen.clear()
+    driver = page.driver
+    driver.get(f"http://127.0.0.1:{server.port}{path}")
+
+    def log() -> list[str]:
+        lines: list[str] = driver.execute_script(
+            "return Array.from(document.querySelectorAll('#log div'), (e) => e.textContent)"
+        )
+        return lines[::-1]
+
+    def wait_for(*lines: str) -> None:
+        wait_until(lambda: log()[-len(lines) :] == list(lines))
+
+    wait_for("connected")
+    for text in ("hello", "ä <b> \\ 'x' €"):
+        driver.find_element(By.ID, "the-input").send_keys(text)
+        driver.find_element(By.ID, "the-send").click()
+        wait_for(f"sent {text}", f"received {text}")
+    driver.find_element(By.ID, "the-disconnect").click()
+    wait_for("disconnected")
+    driver.find_element(By.ID, "the-connect").click()
+    wait_for("connected")
+    driver.find_element(By.ID, "the-input").send_keys("again", Keys.ENTER)
+    wait_for("sent again", "received again")
+    assert "error" not in log()
+    assert log().count("disconnected") == 1
+    driver.get("about:blank")
+    wait_until(lambda: len(seen) == 2)
+    # Ruffle sends with the next frame, which a page that goes does not have.
+    assert [code for _, code, _ in seen] == [1005, 1001 if path == "/2011-native" else 1006]

@@ -38,13 +38,18 @@ async function load(window) {
     logLevel: "warning",
   });
   try {
-    return await import(pathToFileURL(outfile).href);
+    return { ...(await import(pathToFileURL(outfile).href)), leave };
   } finally {
     await rm(outfile);
   }
 }
 
 globalThis.location = { protocol: "http:", host, hostname: host.split(":")[0], href: `http://${host}/` };
+let leave; // what the browser calls when the page goes
+globalThis.addEventListener = (type, listener) => {
+  assert.equal(type, "unload");
+  leave = listener;
+};
 globalThis.document = {
   baseURI: location.href,
   cookie: "one=1; two=ü",
@@ -189,6 +194,7 @@ async function conversations({ makeWebSocket, connect, player }) {
       assert.deepEqual((await talk(WebSocket, `/close?${query}`, [], {})).seen, [end]);
     }
   }
+  assert.deepEqual((await talk(WebSocket, "/echo", [], { onopen: () => leave() })).seen, [[1001, "", true]]);
   const failed = ["error", [1006, "", false]];
   assert.deepEqual((await talk(WebSocket, "/nothing", [], {})).seen, failed);
   assert.deepEqual((await talk(WebSocket, "/echo", ["other"], {})).seen, failed);
@@ -239,7 +245,7 @@ async function builtFile() {
     for (const [name, child] of Object.entries(node)) walk(child, node, name);
   })(program);
   const globals = [...used].filter((name) => !declared.has(name)).sort();
-  const old = ["window", "document", "navigator", "location", "setTimeout", "clearTimeout"];
+  const old = ["window", "document", "navigator", "location", "addEventListener", "setTimeout", "clearTimeout"];
   const es5 = ["Array", "Error", "Infinity", "Math", "Object", "String", "TypeError"];
   assert.deepEqual(globals.filter((name) => ![...old, ...es5].includes(name)), []);
   assert.doesNotMatch(text, /\beval\b|\bFunction\(|document\.write|setTimeout\("/);
@@ -251,6 +257,7 @@ const modern = await load(Object.fromEntries(everything.map((name) => [name, glo
 const old = await load({ Object: { defineProperty: Object.defineProperty, create: Object.create, prototype: Object.prototype }, Array: {} });
 assert.notEqual(old.Bytes, Uint8Array);
 for (const modules of [modern, old]) {
+  leave = modules.leave;
   for (const check of [digests, characters, places, answers, texts, conversations]) await check(modules);
 }
 await binary(modern);

@@ -106,5 +106,4 @@ function sayGoodbye(): void {
   for (const link of open.slice()) link.close(GOING_AWAY, "");
 }
 
-const { addEventListener } = window;
-if (addEventListener) addEventListener.call(window, "unload", sayGoodbye);
+addEventListener("unload", sayGoodbye);

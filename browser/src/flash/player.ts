@@ -102,16 +102,17 @@ function start(): void {
 
 const TYPE = "application/x-shockwave-flash";
 const ActiveX = (window as unknown as { ActiveXObject?: new (name: string) => unknown }).ActiveXObject;
-const folder = folderOf(document.currentScript as HTMLScriptElement | null);
 
-/** The folder of this file, in which the SWF is too. */
-function folderOf(script: HTMLScriptElement | null): string {
+/** The script tag that this file came by; of several, the last one so far. */
+export const script = ((): HTMLScriptElement | undefined => {
   const scripts = document.getElementsByTagName("script");
-  for (let i = scripts.length - 1; !script && i >= 0; i--) {
-    if (/(^|\/)plainsocket(-flash)?\.js(\?|$)/.test(scripts[i]!.src)) script = scripts[i]!;
+  for (let i = scripts.length - 1; i >= 0; i--) {
+    if (/(^|\/)plainsocket-flash\.js(\?|$)/.test(scripts[i]!.src)) return scripts[i];
   }
-  return script ? script.src.replace(/[^/]*(\?.*)?$/, "") : "";
-}
+  return undefined;
+})();
+// The SWF is in the same folder.
+const folder = script ? script.src.replace(/[^/]*(\?.*)?$/, "") : "";
 
 export function isInstalled(): boolean {
   const { plugins, mimeTypes } = navigator;
