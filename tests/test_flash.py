@@ -11,6 +11,7 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+import conformance_server
 import plainsocket
 import ruffle
 from browsers import Browser
@@ -440,3 +441,57 @@ def test_page_of_2011(page: Browser, server: Running, path: str) -> None:
     wait_until(lambda: len(seen) == 2)
     # Ruffle sends with the next frame, which a page that goes does not have.
     assert [code for _, code, _ in seen] == [1005, 1001 if path == "/2011-native" else 1006]
+
+
+@pytest.fixture(scope="module")
+def suite() -> Iterator[Running]:
+    """The server of the browser half's conformance suite, its page under Ruffle."""
+    head = ruffle.head(CLOSED, extra=ruffle.FAST_FRAMES) + FLASH
+    page = f'<!doctype html>{head}<script type="module" src="harness.mjs"></script><body>'
+    files = conformance_server.files(
+        conformance_server.SUITE,
+        pages={"page": page, "flash.mjs": "export const {WebSocket} = window"},
+    )
+    others = ruffle.site({})
+
+    def app(environ: dict[str, Any], start_response: Any) -> Any:
+        path = environ["PATH_INFO"]
+        is_files = path == "/page" or path.endswith(".mjs")
+        return (files if is_files else others)(environ, start_response)
+
+    def dispatch(ws: plainsocket.WebSocket) -> None:
+        is_relay = ws.path.startswith("/relay/")
+        (ruffle.relay if is_relay else conformance_server.ROUTES[ws.path])(ws)
+
+    with serving(
+        dispatch,
+        process_request=conformance_server.process_request,
+        max_message_size=2 << 20,
+        app=app,
+    ) as running:
+        yield running
+
+
+def test_conformance(page: Browser, suite: Running) -> None:
+    page.driver.get(f"http://127.0.0.1:{suite.port}/page")
+    page.driver.set_script_timeout(100)
+    outcome: Any = page.driver.execute_async_script(
+        """
+        const [job, done] = arguments;
+        const wait = () => {
+          if (!window.runSuite) return setTimeout(wait, 10);
+          runSuite(job).then(done, (error) => done(String(error)));
+        };
+        wait();
+        """,
+        {"where": "window", "which": "./flash.mjs", "base": f"ws://127.0.0.1:{suite.port}"},
+    )
+    assert isinstance(outcome, dict), outcome
+    assert len(outcome["results"]) > 60
+    errors = {one["name"]: one["error"] for one in outcome["results"] if one["error"]}
+    assert errors.keys() == {
+        # A script does not see those cookies, and the player has none.
+        "request: cookies are sent and set, HttpOnly ones too",
+        # ECMAScript 5 has no accessors with names of their own that are no constructors.
+        "shape: members",
+    }, errors
