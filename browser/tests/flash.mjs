@@ -184,7 +184,11 @@ async function conversations({ makeWebSocket, connect, player }) {
     const sizes = [0, 1, 125, 126, 65535, 65536, ...(pieces > 50 ? [1 << 20] : [])];
     const messages = sizes.map((size) => "ä\0😀\ufeff€".repeat(size / 13 + 1).slice(0, size / 3));
     const { seen, ws } = await talk(WebSocket, "/echo", ["other", "chat"], {
-      onopen: (ws) => messages.forEach((message) => ws.send(message)),
+      onopen: (ws) => {
+        const before = player.writes;
+        messages.forEach((message) => ws.send(message));
+        assert.equal(player.writes - before, messages.length);
+      },
       onmessage: (ws, seen) => seen.length === messages.length && ws.close(3001, "bye ☺"),
     });
     assert.deepEqual(seen.pop(), [3001, "", true]); // a reason is its sender's

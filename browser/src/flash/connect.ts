@@ -42,10 +42,8 @@ class FlashPipe implements Pipe, player.SocketEvents {
   // -- from the framing --------------------------------------------------------------------------
 
   write(...chunks: Bytes[]): void {
-    for (const chunk of chunks) {
-      this.written += chunk.length;
-      if (chunk.length) player.send(this.id, chunk);
-    }
+    for (const chunk of chunks) this.written += chunk.length;
+    player.send(this.id, ...chunks);
     setTimeout(() => {
       if (this.told < this.written) this.link.onSent((this.told = this.written));
     }, 0);

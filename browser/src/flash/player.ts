@@ -41,8 +41,9 @@ export function open(host: string, port: number, secure: boolean, events: Socket
   return id;
 }
 
-export function send(id: number, bytes: Bytes): void {
-  bridge!.psSend(id, toCharacters(bytes));
+/** All at once: a frame in two packets would wait for the peer to acknowledge the first. */
+export function send(id: number, ...chunks: Bytes[]): void {
+  bridge!.psSend(id, chunks.map(toCharacters).join(""));
 }
 
 export function close(id: number): void {

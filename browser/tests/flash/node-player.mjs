@@ -27,8 +27,12 @@ export function open(host, port, _secure, events) {
   return sockets.push(socket) - 1;
 }
 
-export function send(id, bytes) {
-  sockets[id].write(Buffer.from(toCharacters(bytes), "latin1").map((byte) => byte));
+/** How often something was sent. */
+export let writes = 0;
+
+export function send(id, ...chunks) {
+  writes++;
+  sockets[id].write(Buffer.concat(chunks.map((chunk) => Buffer.from(toCharacters(chunk), "latin1"))));
 }
 
 export function close(id) {
