@@ -1,6 +1,7 @@
 // Builds the files of the browser half: node build.mjs [FOLDER]
 // Without a folder they go where the Python package keeps them.
 
+import { copyFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
@@ -9,11 +10,14 @@ import { oldEngine, toES5 } from "./es5.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const folder = process.argv[2] ? resolve(process.argv[2]) : resolve(here, "../src/plainsocket/static");
-const banner = "/* plainsocket, the plain WebSocket where networks break it; MIT licence */";
+const banner = "/* plainsocket; MIT licence */";
 
 // What is built of what. A file for old engines is ES5, whatever its source: `es5`.
 // One for engines of Flash's time brings along what those lack: `old`.
 const FILES = [
+  { name: "plainsocket.js", source: "src/loader.ts", format: "iife", es5: true },
+  { name: "plainsocket-http.js", source: "src/http/classic.ts", format: "iife" },
+  { name: "plainsocket.mjs", source: "src/module.ts", format: "esm" },
   { name: "plainsocket-flash.js", source: "src/flash/index.ts", format: "iife", es5: true, old: true },
 ];
 
@@ -36,3 +40,4 @@ await Promise.all(
     }),
   ),
 );
+await copyFile(resolve(here, "src/plainsocket.d.mts"), resolve(folder, "plainsocket.d.mts"));

@@ -83,6 +83,19 @@ ROUTES: Mapping[str, Handler] = {
 }
 
 
+class Forced(str):
+    """A subprotocol that no check of ours refuses, whatever the client offers."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, _other: object) -> bool:
+        return True
+
+    def __ne__(self, _other: object) -> bool:
+        return False
+
+
 def process_request(request: Request) -> None:
     """What the paths do before the opening."""
     path = request.path
@@ -93,7 +106,7 @@ def process_request(request: Request) -> None:
         wanted = request.query or next((name for name in offered if name), None)
         request.subprotocol = wanted
     elif path == "/force":
-        request.response_headers.append(("Sec-WebSocket-Protocol", unquote(request.query)))
+        request.subprotocol = Forced(unquote(request.query))
     elif path == "/cookie":
         request.response_headers.append(("Set-Cookie", f"suite={request.query}; HttpOnly; Path=/"))
     elif path == "/slow":

@@ -109,6 +109,14 @@ def test_the_engines_own(browser: Browser, server: Running, where: str) -> None:
     assert found.keys() == BUGS[browser.engine].keys(), found
 
 
+@pytest.mark.parametrize("where", WHERE)
+def test_over_http(browser: Browser, server: Running, where: str) -> None:
+    native = run(browser, server, "window", "native", "shape")
+    ours = run(browser, server, where, "./plainsocket.mjs?carrier=http")
+    assert errors(ours) == {}
+    assert ours["shape"] == native["shape"]
+
+
 def test_our_object_over_the_engines_own(browser: Browser, server: Running) -> None:
     """All but what only the engine can do: judge a handshake, follow no redirect."""
     native = run(browser, server, "window", "native", "shape")

@@ -21,6 +21,9 @@ SIZES = [
     "read_limit",
     "max_handlers",
     "write_limit",
+    "http_sessions",
+    "http_channels",
+    "http_window",
 ]
 TIMES = [
     "handshake_timeout",
@@ -43,6 +46,7 @@ OTHERS = [
     "subprotocols",
     "process_request",
     "stop_timeout",
+    "http_carrier",
 ]
 
 

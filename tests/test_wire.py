@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -60,13 +61,39 @@ def test_messages_of_each_size(size: int, letter: str) -> None:
         payload = text.encode()
         whole = Protocol().send_whole(message)
         assert whole == wire.whole_frame(message)
-        if size < wire.WHOLE_BELOW:
+        if len(message) < wire.WHOLE_BELOW:
             assert whole == frames.header(opcode, size) + payload
         else:
             assert whole is None
         masked = frames.header(opcode, size, key=KEY) + twin(payload, KEY)
         assert Protocol().receive(masked + masked) == [message, message]
         assert wire.unmask_text(masked, len(masked) - size, len(masked)) == text
+
+
+@given(data=st.binary(max_size=70), cuts=st.lists(st.integers(0, 70)), key=keys | st.just(b""))
+def test_a_payload_in_pieces(data: bytes, cuts: list[int], key: bytes) -> None:
+    masked = twin(data, key) if key else data
+    blank = wire.blank(len(data))
+    places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    for start, end in pairwise(places):
+        wire.fill(blank, start, b"??" + masked + b"?", 2 + start, 2 + end, key)
+    assert wire.filled(blank) == data
+
+
+@pytest.mark.parametrize("size", [32_767, 32_768, 70_000])
+@pytest.mark.parametrize("chop", [1000, 32_768, 65_536, 1 << 20])
+def test_a_large_message_in_pieces(size: int, chop: int) -> None:
+    data = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    for role, key in (("server", KEY), ("client", b"")):
+        protocol = Protocol(role)  # type: ignore[arg-type]
+        ping = frames.header(frames.Opcode.PING, 0, key=key)
+        head = frames.header(frames.Opcode.BINARY, size, key=key)
+        stream = (head + (twin(data, key) if key else data) + ping) * 2
+        messages = []
+        for start in range(0, len(stream), chop):
+            messages += protocol.receive(stream[start : start + chop])
+        assert messages == [data, data]
+        assert protocol.pings_due == [b"", b""]
 
 
 def test_what_is_not_a_whole_frame() -> None:

@@ -1,6 +1,7 @@
 /** A link above a pipe of bytes: RFC 6455's frames, its answers to pings, its closing handshake. */
 
-import { type Bytes, decodeText, encodeText } from "./engine.ts";
+import { decodeText, encodeText } from "./data.ts";
+import type { Bytes } from "./engine.ts";
 import {
   BINARY,
   CLOSE,

@@ -1,6 +1,7 @@
 /** RFC 6455's frames, in a client's role: bytes in, messages and control frames out; and back. */
 
-import { type Bytes, decodeText } from "./engine.ts";
+import { decodeText } from "./data.ts";
+import type { Bytes } from "./engine.ts";
 import type { Message } from "./link.ts";
 
 export const TEXT = 1;

@@ -1,6 +1,8 @@
 /** The WebSocket's members, shaped by the rules of WebIDL, on the prototype of any constructor. */
 
-import { type Bytes, domException, encodeText } from "./engine.ts";
+import { encodeText } from "./data.ts";
+import { type Bytes, domException } from "./engine.ts";
+import { STATES } from "./constructor.ts";
 import { CONNECTING, type Socket } from "./socket.ts";
 
 const sockets = new WeakMap<object, Socket>();
@@ -12,14 +14,29 @@ export function attach(target: EventTarget, socket: Socket): void {
   sockets.set(target, socket);
 }
 
-export function socketOf(target: object): Socket {
+function socketOf(target: object): Socket {
   const socket = sockets.get(target);
-  if (!socket) throw new TypeError("Illegal invocation: this is no WebSocket.");
+  if (!socket) throw new TypeError("Illegal invocation");
   return socket;
 }
 
-/** Give `prototype` every member of the interface. */
-export function defineMembers(prototype: object): void {
+/** What bears one of our connections; of other objects nothing is known. */
+export function carrierOf(target: object): string | undefined {
+  return sockets.get(target)?.carrier;
+}
+
+/** Give a constructor and its prototype every member of the interface. */
+export function defineMembers(constructor: typeof WebSocket): void {
+  const { prototype } = constructor;
+  Object.setPrototypeOf(constructor, EventTarget);
+  defineValue(constructor, "name", "WebSocket", false, true);
+  defineValue(constructor, "length", 1, false, true);
+  defineValue(constructor, "prototype", prototype, false, false);
+  defineValue(prototype, Symbol.toStringTag, "WebSocket", false, true);
+  STATES.forEach((name, value) => {
+    defineValue(constructor, name, value, true, false);
+    defineValue(prototype, name, value, true, false);
+  });
   for (const name of ["url", "readyState", "bufferedAmount", "extensions", "protocol"] as const) {
     defineAccessor(prototype, name, (socket) => (name === "extensions" ? "" : socket[name]));
   }
@@ -30,6 +47,11 @@ export function defineMembers(prototype: object): void {
   for (const type of ["open", "error", "close", "message"]) defineHandler(prototype, type);
   defineMethod(prototype, "close", close, 0);
   defineMethod(prototype, "send", send, 1);
+}
+
+/** One that can't be written. */
+function defineValue(owner: object, name: PropertyKey, value: unknown, enumerable: boolean, configurable: boolean): void {
+  Object.defineProperty(owner, name, { value, enumerable, configurable, writable: false });
 }
 
 function defineAccessor(
@@ -110,13 +132,13 @@ function defineHandler(prototype: object, type: string): void {
 const { close, send } = {
   send(this: EventTarget, ...args: unknown[]): void {
     const socket = socketOf(this);
-    if (!args.length) throw new TypeError("WebSocket.send: 1 argument required");
+    if (!args.length) throw new TypeError("send: the message is missing");
     const data = args[0];
     const blob = isBlob(data);
     const binary = bytesOf(data);
     const payload = binary ?? (blob ? undefined : encodeText(`${data}`));
     if (socket.readyState === CONNECTING) {
-      throw domException("WebSocket.send: the connection is not open yet.", "InvalidStateError");
+      throw domException("send: the connection is not open yet", "InvalidStateError");
     }
     if (payload) socket.send(!binary, payload);
     else socket.sendBlob(data as Blob);
@@ -127,10 +149,10 @@ const { close, send } = {
     const code = args[0] === undefined ? undefined : clamp(args[0]);
     const reason = args[1] === undefined ? "" : `${args[1]}`;
     if (code !== undefined && code !== 1000 && !(code >= 3000 && code <= 4999)) {
-      throw domException(`WebSocket.close: ${code} is neither 1000 nor between 3000 and 4999.`, "InvalidAccessError");
+      throw domException(`close: ${code} is neither 1000 nor from 3000 to 4999`, "InvalidAccessError");
     }
     if (encodeText(reason).length > MAX_REASON) {
-      throw domException(`WebSocket.close: the reason is longer than ${MAX_REASON} bytes.`, "SyntaxError");
+      throw domException(`close: the reason has more than ${MAX_REASON} bytes`, "SyntaxError");
     }
     socket.close(code, reason);
   },

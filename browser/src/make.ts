@@ -9,6 +9,6 @@ export function makeWebSocket(connect: Connect): typeof WebSocket {
   const Constructor = makeConstructor((target, { url, protocols }) => {
     attach(target, new Socket(target, url, protocols, connect));
   });
-  defineMembers(Constructor.prototype);
+  defineMembers(Constructor);
   return Constructor;
 }

@@ -1,6 +1,8 @@
 /** The state behind one WebSocket object, as the standard describes it, above any link. */
 
-import { type Bytes, fireClose, fireEvent, fireMessage, makeBlob, queueTask, readBlob } from "./engine.ts";
+import { makeBlob, readBlob } from "./data.ts";
+import { type Bytes, fireClose, fireEvent, fireMessage } from "./engine.ts";
+import { queueTask } from "./tasks.ts";
 import type { Connect, Link, LinkEvents, Message } from "./link.ts";
 
 export const CONNECTING = 0;

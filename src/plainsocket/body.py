@@ -59,6 +59,13 @@ class Body:
             size -= len(pieces[-1])
         return b"".join(pieces)
 
+    def read_some(self, size: int) -> bytes:
+        """At most `size` bytes, as soon as there are some; none at the end."""
+        piece, self._rest = self._rest or self._next_piece(size), b""
+        if len(piece) > size:
+            self._rest = piece[size:]
+        return piece[:size]
+
     def readline(self, size: int | None = None) -> bytes:
         if size is None or size < 0:
             size = self._max_size + 1

@@ -17,16 +17,19 @@ from .opening import (
     Host,
     Opening,
     address_name,
+    asks_for_http_carrier,
     believe_proxies,
     logger,
     refusal_headers,
     take_over,
+    tune,
 )
 from .options import Options
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
     from .flashpolicy import FlashPolicy
+    from .sessions import Sessions
 
 
 class WebSocketHandler(Host, pywsgi.WSGIHandler):
@@ -55,6 +58,13 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
     client_address: Any
     headers: Any
     content_length: Any
+
+    server: Any
+    application: Any
+
+    carries_http = True
+    """Whether the http carrier may be used, where the option `http_carrier` allows it."""
+    _is_tuned = False
 
     _head: Head | None = None
     _head_error: HeadError | None = None
@@ -174,6 +184,9 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
         if request.wants_websocket:
             self.run_websocket_request(request)
             return
+        if self.carries_http and asks_for_http_carrier(self.environ, self.options):
+            self.run_carrier_request()
+            return
         try:
             if (self.content_length or 0) > self.options.max_body_size:
                 raise too_large(self.options.max_body_size)
@@ -198,6 +211,25 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
             super().run_application()
         finally:
             self.application = None
+
+    def run_carrier_request(self) -> None:
+        """Answer a request of the http carrier's."""
+        sessions = getattr(self.server, "http_sessions", None)
+        if sessions is None:
+            sessions = self.server.http_sessions = self.new_sessions()
+        self.result = sessions.respond(self, self.environ, self.start_response)
+        self.process_result()
+
+    def new_sessions(self) -> Sessions:
+        """Begin with the http carrier on this server."""
+        from .sessions import Sessions, serve_by  # only where it is used
+
+        return Sessions(self.options, serve_by(self.application), pool=self.server.pool)
+
+    def tune_socket(self) -> None:
+        if not self._is_tuned:
+            self._is_tuned = True
+            tune(self.socket)
 
     def refuse(self, request: Request, refused: Refused) -> None:
         """Answer with a refusal, and log it."""

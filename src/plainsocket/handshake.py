@@ -244,6 +244,11 @@ def _offered_subprotocols(offer: str | None) -> list[str]:
     return offered
 
 
+def check_origin(request: Request, options: Options) -> None:
+    """Raise Refused if the page that the request comes from may not connect."""
+    _check_origin(request, host_name(request.headers.get("host", "")) or "", options)
+
+
 def _check_origin(request: Request, own_host: str, options: Options) -> None:
     origin, origins = request.headers.get("origin"), options.origins
     if origin is None or origins == "*":

@@ -23,6 +23,9 @@ from .websocket import WebSocket
 
 logger: Final = logging.getLogger("plainsocket")
 
+_NOTSENT_LOWAT: Final = getattr(_socket, "TCP_NOTSENT_LOWAT", 25)
+_MOST_NOT_SENT: Final = 128 * 1024  # bytes
+
 
 class Host:
     """What serves one WebSocket: a pywsgi handler, or the middleware under another server."""
@@ -33,6 +36,14 @@ class Host:
     @property
     def client_name(self) -> str:
         """The peer, for the log."""
+        raise NotImplementedError
+
+    def new_websocket(self, request: Request) -> WebSocket:
+        """The WebSocket that a request asks for."""
+        return WebSocket(self.options, request)
+
+    def tune_socket(self) -> None:
+        """Let small writes leave at once (see `tune`)."""
         raise NotImplementedError
 
     def open_websocket(self, websocket: WebSocket, accepted: Accepted) -> None:
@@ -71,9 +82,10 @@ class Host:
             self.environ.pop("wsgi.websocket", None)  # or the two would keep each other alive
             report_end(websocket, self.client_name, self.options)
 
-    def report_refusal(self, request: Request, refused: Refused) -> None:
-        """Log a refusal, and tell the observer."""
-        logger.warning(
+    def report_refusal(self, request: Request, refused: Refused, *, is_usual: bool = False) -> None:
+        """Log a refusal, and tell the observer; `is_usual`: it happens when all is well, too."""
+        logger.log(
+            logging.INFO if is_usual else logging.WARNING,
             "%s: %s refused with %d: %s",
             self.client_name,
             printable(request.path),
@@ -106,7 +118,7 @@ class Opening:
         self._status_after_101 = ""
         self._server_start_response: Any = None
         self._response: Iterable[bytes] = ()
-        self._websocket = WebSocket(host.options, request)
+        self._websocket = host.new_websocket(request)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         self._server_start_response = start_response
@@ -205,6 +217,22 @@ def take_over(sock: Any, read_early: Callable[[], bytes]) -> tuple[Any, bytes]:
     with contextlib.suppress(OSError):  # a Unix socket has no such delay
         sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
     return sock, early
+
+
+def asks_for_http_carrier(environ: Mapping[str, Any], options: Options) -> bool:
+    """Whether a request is one of the http carrier's (docs/http-carrier.md), rightly or not."""
+    return (
+        environ["REQUEST_METHOD"] == "POST"
+        and "plainsocket=" in environ.get("CONTENT_TYPE", "")
+        and options.http_carrier
+    )
+
+
+def tune(sock: Any) -> None:
+    """Let small writes leave at once, and little wait in the kernel, where nothing overtakes it."""
+    with contextlib.suppress(OSError):  # not of TCP
+        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        sock.setsockopt(_socket.IPPROTO_TCP, _NOTSENT_LOWAT, _MOST_NOT_SENT)
 
 
 def refusal_headers(refused: Refused) -> list[tuple[str, str]]:

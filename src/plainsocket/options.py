@@ -137,6 +137,20 @@ class Options:
     """Longest that waiting bytes may stand while the peer takes less than 64 KiB of them; then
     the connection ends with 1006."""
 
+    http_carrier: bool = True
+    """Whether pages may come by ordinary HTTP requests where WebSocket does not get through
+    (docs/http-carrier.md)."""
+
+    http_sessions: int = 1000
+    """Most pages that do so at a time; more are answered with 503."""
+
+    http_channels: int = 64
+    """Most WebSockets of one such page that share its requests; then it gets another session."""
+
+    http_window: int = 4 << 20
+    """Bytes that such a page may leave unacknowledged, and that it may send ahead of the
+    handlers, of all its WebSockets; then they wait."""
+
     stop_timeout: float = 10.0
     """Longest that handlers may go on after the server was told to stop; then they are cut."""
 
@@ -181,6 +195,9 @@ _COUNTS: Final = (
     "read_limit",
     "max_handlers",
     "write_limit",
+    "http_sessions",
+    "http_channels",
+    "http_window",
 )
 _TIMES: Final = (
     "handshake_timeout",

@@ -7,7 +7,9 @@ cdef class Protocol:
     cdef readonly tuple _due
     cdef readonly Py_ssize_t _fragments
     cdef readonly object _frame
+    cdef readonly bint _is_masked
     cdef readonly object _kind
+    cdef readonly object _large
     cdef readonly Py_ssize_t _max_fragments
     cdef readonly Py_ssize_t _max_message_size
     cdef readonly object _message
@@ -19,8 +21,10 @@ cdef class Protocol:
     cdef readonly object close_code
     cdef readonly object close_reason
     cdef readonly object close_sent
+    cdef readonly bint end_is_due
     cdef readonly bint failed
     cdef readonly bint is_client
+    cdef readonly bint message_begun
     cdef readonly list pongs
     cdef readonly object state
     cdef readonly object to_skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import enum
 import os
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from . import wire
 from .frames import (
@@ -40,6 +40,8 @@ control frame can go in between."""
 MAX_PINGS: Final = 64
 """Pings waiting for their pong; of more the oldest are forgotten."""
 
+_LARGE: Final = 4096  # bytes of payload
+
 _new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
 
@@ -66,7 +68,9 @@ class Protocol:
         "_due",
         "_fragments",
         "_frame",
+        "_is_masked",
         "_kind",
+        "_large",
         "_max_fragments",
         "_max_message_size",
         "_message",
@@ -78,8 +82,10 @@ class Protocol:
         "close_code",
         "close_reason",
         "close_sent",
+        "end_is_due",
         "failed",
         "is_client",
+        "message_begun",
         "pongs",
         "state",
         "to_skip",
@@ -91,9 +97,12 @@ class Protocol:
         *,
         max_message_size: int = 1 << 20,
         max_fragments: int = 1 << 16,
+        masked: bool = True,
     ) -> None:
-        """`max_message_size` is in bytes, text counted as UTF-8; `max_fragments` in frames."""
+        """`max_message_size` is in bytes, text counted as UTF-8; `max_fragments` in frames.
+        `masked`: whether the client's frames are masked (RFC 6455 section 5.3)."""
         self.is_client = role == "client"
+        self._is_masked = masked
         self._max_message_size = max_message_size
         self._max_fragments = max_fragments
 
@@ -112,12 +121,18 @@ class Protocol:
         self.pongs: list[bytes] = []
         """The payloads of pings that were answered, until the caller clears it."""
 
+        self.end_is_due = False
+        """Whether the messages just returned are the last: once their receiver has had the chance
+        to answer them, call `receive(b"")`, which ends the connection."""
         self._due: tuple[int, str, bool] | None = None  # the end: code, reason, by an error?
+        self.message_begun = False
+        """Whether a message, or a frame, has come in part."""
 
         # Input: the frame being read …
         self._rest = b""  # the beginning of a frame's head, at most 13 bytes
         self._frame: Header | None = None
         self._seen = 0  # bytes of its payload so far
+        self._large: Any = None  # where its payload is written to, if it comes in pieces
         self._control = bytearray()  # its payload so far, where it is a control frame
         # … and the message being read, where it is not in one piece.
         self._kind: int | None = None  # TEXT or BINARY between its first and its last frame
@@ -148,16 +163,12 @@ class Protocol:
         try:
             self._read(data, messages)
         except FrameError as error:
-            self._due = (error.code, error.reason, True)
+            self._let_end(error.code, error.reason, failed=True)
         if self._due is not None and not messages:
             self._apply_end(*self._due)
+        else:
+            self.message_begun = bool(self._kind is not None or self._frame or self._rest)
         return messages
-
-    @property
-    def end_is_due(self) -> bool:
-        """Whether the messages just returned are the last: once their receiver has had the chance
-        to answer them, call `receive(b"")`, which ends the connection."""
-        return self._due is not None
 
     def receive_eof(self) -> None:
         """The peer will send nothing more."""
@@ -166,14 +177,8 @@ class Protocol:
         if self.state is not CLOSED:
             self._end(CloseCode.ABNORMAL_CLOSURE, "connection ended without a close frame")
 
-    @property
-    def message_begun(self) -> bool:
-        """Whether a message, or a frame, has come in part."""
-        return self._kind is not None or self._frame is not None or bool(self._rest)
-
     def _read(self, data: bytes, messages: list[Message]) -> None:
         position, end = 0, len(data)
-        view = memoryview(data)
         while True:
             frame = self._frame
             if frame is None:
@@ -191,10 +196,27 @@ class Protocol:
                         self.to_skip = max(0, frame.length - (end - position))
                     raise
                 self._frame, self._seen = frame, 0
+                if (
+                    frame.length >= _LARGE
+                    and end - position < frame.length <= 16 * (end - position)  # or it would cost
+                    and frame.opcode == Opcode.BINARY  # more than the peer has paid for
+                    and frame.fin
+                ):
+                    self._large = wire.blank(frame.length)
             seen = self._seen
             take = min(frame.length - seen, end - position)
+            if self._large is not None:
+                wire.fill(self._large, seen, data, position, position + take, frame.key)
+                position += take
+                self._seen = seen + take
+                if self._seen < frame.length:
+                    return
+                messages.append(wire.filled(self._large))
+                self._large = self._kind = self._frame = None
+                continue
             if frame.key:
-                payload = wire.apply_mask(view[position : position + take], frame.key, seen & 3)
+                piece = memoryview(data)[position : position + take]
+                payload = wire.apply_mask(piece, frame.key, seen & 3)
             else:
                 payload = data[position : position + take]
             position += take
@@ -249,8 +271,9 @@ class Protocol:
         """Check what the head alone can tell, before any payload is kept."""
         if frame.rsv:
             raise FrameError(CloseCode.PROTOCOL_ERROR, "reserved bit set without an extension")
-        if bool(frame.key) is self.is_client:
-            wrong = "masked frame from a server" if frame.key else "unmasked frame from a client"
+        if bool(frame.key) is (self.is_client or not self._is_masked):
+            wrong = "masked frame" if frame.key else "unmasked frame"
+            wrong += " from a server" if self.is_client else " from a client"
             raise FrameError(CloseCode.PROTOCOL_ERROR, wrong)
         if frame.opcode >= Opcode.CLOSE:
             self._control.clear()
@@ -309,7 +332,11 @@ class Protocol:
                     if ping == payload:
                         break
         else:
-            self._due = (*read_close_payload(payload), False)
+            self._let_end(*read_close_payload(payload), failed=False)
+
+    def _let_end(self, code: int, reason: str, *, failed: bool) -> None:
+        self._due = (code, reason, failed)
+        self.end_is_due = True
 
     def _apply_end(self, code: int, reason: str, failed: bool) -> None:
         if failed:
@@ -392,10 +419,12 @@ class Protocol:
 
     def _end(self, code: int, reason: str) -> None:
         self._due = None
+        self.end_is_due = self.message_begun = False
         self.state = CLOSED
         self.close_code, self.close_reason = int(code), reason
         self._rest = b""
         self._frame = None
+        self._large = None
         self._kind = None
         self._message = bytearray()
         self._decoder = None
@@ -404,7 +433,7 @@ class Protocol:
         return b"".join(self._frame_of(opcode, payload))
 
     def _frame_of(self, opcode: int, payload: bytes | memoryview, *, fin: bool = True) -> Frame:
-        key = os.urandom(4) if self.is_client else b""
+        key = os.urandom(4) if self.is_client and self._is_masked else b""
         head = header(opcode, len(payload), fin=fin, key=key)
         if key:
             payload = wire.apply_mask(payload, key, 0)

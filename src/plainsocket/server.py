@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import resource
 import signal
@@ -14,7 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 import gevent
 from gevent import pywsgi
@@ -29,13 +30,14 @@ from .frames import CloseCode
 from .handler import WebSocketHandler
 from .handshake import Accepted, Refused, Request, accept, printable, upgrade_required
 from .listening import address_of, adopt, listen
-from .opening import address_name, logger, report_end
+from .opening import address_name, asks_for_http_carrier, logger, report_end
 from .options import Options
 from .websocket import Handler, WebSocket
 from .wsgi import Application
 
 if TYPE_CHECKING:
     from .flashpolicy import FlashOption, FlashPolicy, FlashPolicyServer
+    from .sessions import ChannelHost, Sessions
 
 Routes = Handler | type[Endpoint] | Mapping[str, Handler | type[Endpoint]]
 """One handler for every path, or handlers by exact path."""
@@ -124,6 +126,28 @@ class Server:
     def count_of(self, address: str | None) -> int:
         """How many WebSockets a client address has open; those without one are not counted."""
         return self._addresses[address] if address else 0
+
+    def reserve_for(self, request: Request) -> bool:
+        """Count a client that wants to connect, where there is a limit; `reserve` ends that.
+
+        Raises Refused if it has that many already.
+        """
+        limit = self.options.max_connections_per_address
+        address = request.remote_address
+        if limit is None or not address:
+            return False
+        if self.count_of(address) >= limit:
+            raise Refused(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"There are {limit} connections of your address already.",
+            )
+        self.reserve(address, 1)
+        return True
+
+    def handler_of(self, request: Request) -> Handler | type[Endpoint] | None:
+        """What serves the path of a request."""
+        routes = self.handler
+        return routes.get(request.path) if isinstance(routes, Mapping) else routes
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -261,6 +285,8 @@ class _HTTPServer(pywsgi.WSGIServer):
         self._served = 0  # connections that have a greenlet
         self._none_kept = Event()
         self._none_kept.set()
+        self.http_sessions: Sessions | None = None  # once the http carrier is used
+        self.idle_of_sessions = IdleConnections()
         address = listener.getsockname()
         super().__init__(
             listener,
@@ -358,6 +384,8 @@ class _HTTPServer(pywsgi.WSGIServer):
     def close(self) -> None:
         super().close()
         self.idle.end_all()
+        if self.http_sessions is not None:
+            self.http_sessions.stop()
 
     def join(self) -> None:
         """Wait until every connection has ended."""
@@ -370,6 +398,66 @@ class _HTTPServer(pywsgi.WSGIServer):
         self.dispatcher.kill()
         for websocket in list(self.kept):
             websocket.abort()
+
+    # -- the http carrier ------------------------------------------------------------------------
+
+    def new_sessions(self) -> Sessions:
+        from .sessions import Sessions  # only where it is used
+
+        return Sessions(
+            self.owner.options,
+            self._serve_by_http,
+            pool=self._handlers,
+            add=self._add_by_http,
+            remove=self._remove_by_http,
+            on_empty=self._end_idle_of_sessions,
+        )
+
+    def _serve_by_http(self, host: ChannelHost, request: Request) -> None:
+        """Serve a WebSocket of the http carrier, by the handler or the application of its path."""
+        owner = self.owner
+        handler = owner.handler_of(request)
+        if owner.reserve_for(request):
+            host.release = functools.partial(owner.reserve, request.remote_address or "", -1)
+        if handler is None:
+            if owner.app is None:
+                raise _no_websocket()
+            host.serve_application(owner.app, request)
+            return
+        accepted = accept(request, host.options)
+        websocket = host.new_websocket(request)
+        if not _is_endpoint(handler):
+            host.open_websocket(websocket, accepted)
+            host.run_handler(websocket, handler)
+            return
+        endpoint = handler()
+        endpoint.ws = websocket
+        client_name = host.client_name
+
+        def on_end(websocket: WebSocket) -> None:
+            self._remove_by_http(websocket)
+            report_end(websocket, client_name, owner.options)
+
+        host.open_websocket(websocket, accepted)
+        websocket.start_endpoint(Runner(endpoint, self.dispatcher, on_end))
+
+    def _add_by_http(self, websocket: WebSocket) -> None:
+        self.keep(websocket)
+        self.owner.add(websocket)
+        if self.closed:
+            websocket.close(CloseCode.GOING_AWAY, "server is stopping")
+
+    def _remove_by_http(self, websocket: WebSocket) -> None:
+        self.forget(websocket)
+        self.owner.remove(websocket)
+
+    def _end_idle_of_sessions(self) -> None:
+        if self.closed:
+            self.idle_of_sessions.end_all()
+
+    @property
+    def has_sessions(self) -> bool:
+        return self.http_sessions is not None and len(self.http_sessions) > 0
 
 
 def _gevent_socket(sock: Any) -> Any:
@@ -386,11 +474,20 @@ def _max_open_files() -> int:
     return max(1, limit - _FILES_RESERVED)
 
 
+def _is_endpoint(handler: Handler | type[Endpoint]) -> TypeGuard[type[Endpoint]]:
+    return isinstance(handler, type) and issubclass(handler, Endpoint)
+
+
+def _no_websocket() -> Refused:
+    return Refused(HTTPStatus.NOT_FOUND, "No WebSocket is served at this path.")
+
+
 class _RoutingHandler(WebSocketHandler):
     """Serves the paths that have a handler, and leaves the rest to the WSGI application."""
 
     server: _HTTPServer
     is_fresh = True  # no request has come yet
+    _is_of_session = False  # the last request was of the http carrier
     _reserved: str | None = None
 
     def __init__(self, *args: Any) -> None:
@@ -398,7 +495,10 @@ class _RoutingHandler(WebSocketHandler):
         self.options = self.server.owner.options
 
     def read_requestline(self) -> Any:
-        with self.server.idle.waiting(self.socket, is_fresh=self.is_fresh):
+        server = self.server
+        # A page whose WebSockets are being closed still has to answer that.
+        idle = server.idle_of_sessions if self._is_of_session else server.idle
+        with idle.waiting(self.socket, is_fresh=self.is_fresh):
             self.is_fresh = False
             return super().read_requestline()
 
@@ -408,9 +508,13 @@ class _RoutingHandler(WebSocketHandler):
 
     def run_application(self) -> None:
         owner = self.server.owner
+        self._is_of_session = asks_for_http_carrier(self.environ, self.options)
+        if self._is_of_session:
+            self.run_carrier_request()
+            self.close_connection |= self.server.closed and not self.server.has_sessions
+            return
         request = Request.from_environ(self.environ)
-        routes = owner.handler
-        handler = routes.get(request.path) if isinstance(routes, Mapping) else routes
+        handler = owner.handler_of(request)
         try:
             if request.wants_websocket:
                 self._reserve_address(request)
@@ -421,7 +525,7 @@ class _RoutingHandler(WebSocketHandler):
             elif handler is not None:
                 raise upgrade_required(request)
             elif request.wants_websocket:
-                raise Refused(HTTPStatus.NOT_FOUND, "No WebSocket is served at this path.")
+                raise _no_websocket()
             else:
                 super().run_application()
         except Refused as refused:
@@ -431,20 +535,13 @@ class _RoutingHandler(WebSocketHandler):
         if self.server.closed:
             self.close_connection = True
 
+    def new_sessions(self) -> Sessions:
+        return self.server.new_sessions()
+
     def _reserve_address(self, request: Request) -> None:
         """Count the client from now on: until it is open, others could pass the limit with it."""
-        limit = self.options.max_connections_per_address
-        address = request.remote_address
-        if limit is None or not address:
-            return
-        if self.server.owner.count_of(address) < limit:
-            self.server.owner.reserve(address, 1)
-            self._reserved = address
-        else:
-            raise Refused(
-                HTTPStatus.TOO_MANY_REQUESTS,
-                f"There are {limit} connections of your address already.",
-            )
+        if self.server.owner.reserve_for(request):
+            self._reserved = request.remote_address
 
     def _release_address(self) -> None:
         if self._reserved is not None:
@@ -454,7 +551,7 @@ class _RoutingHandler(WebSocketHandler):
     def _serve_websocket(self, handler: Handler | type[Endpoint], request: Request) -> None:
         accepted = accept(request, self.options)
         websocket = WebSocket(self.options, request)
-        if not (isinstance(handler, type) and issubclass(handler, Endpoint)):
+        if not _is_endpoint(handler):
             self.open_websocket(websocket, accepted)
             self.run_handler(websocket, handler)
             return

@@ -2,6 +2,11 @@ from plainsocket.carriers cimport calls
 from plainsocket.carriers.base cimport Carrier, Receiver
 from plainsocket.protocol cimport Protocol
 
+cdef Py_ssize_t _MESSAGE_COST
+cdef Py_ssize_t _CORK_SIZE
+cdef Py_ssize_t _STALL_SIZE
+cdef double _CORK_TIME
+
 cdef class WebSocket(Receiver):
     cdef object __weakref__
     cdef readonly Py_ssize_t _acknowledged
@@ -33,7 +38,7 @@ cdef class WebSocket(Receiver):
     cdef readonly object _receiver
     cdef readonly object _request
     cdef readonly bint _sender_scheduled
-    cdef readonly object _senders
+    cdef readonly list _senders
     cdef readonly double _sign_of_life
     cdef readonly object _stall
     cdef readonly unsigned long _thread
@@ -47,7 +52,11 @@ cdef class WebSocket(Receiver):
     cdef public object timer_slot
 
     cpdef bint has_messages(self)
+    cdef bint _may_take(self)
     cdef _take(self)
+    cdef _wait_for_message(self, timeout)
+    cdef _check_not_in_hub(self)
+    cdef _schedule_next_sender(self)
     cdef _check_thread(self)
     cdef _deliver(self)
     cdef _watch_for_stall(self)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import gevent
-from gevent import get_hub, getcurrent
+from gevent import get_hub
 from gevent.event import AsyncResult, Event
 
 from .carriers import calls
@@ -91,8 +90,12 @@ class WebSocket(Receiver):
         request: Request,
         *,
         role: Role = "server",
+        carrier: Callable[[Receiver], Carrier] | None = None,
     ) -> None:
-        """Made by servers and clients, not by applications."""
+        """Made by servers and clients, not by applications.
+
+        `carrier` is for another one than tcp: there frames are not masked.
+        """
         self._options = options
         self._request = request
         self._read_limit = options.read_limit  # attributes of our own are found faster
@@ -104,16 +107,17 @@ class WebSocket(Receiver):
             role,
             max_message_size=options.max_message_size,
             max_fragments=options.max_fragments,
+            masked=carrier is None,
         )
-        self._carrier: Carrier = TcpCarrier(self)
+        self._carrier: Carrier = TcpCarrier(self) if carrier is None else carrier(self)
         self._gone: Event | None = None
         self._endpoint: Runner | None = None  # what takes the messages, if not receive()
 
-        self._messages: list[Message | None] = []  # None are those taken
+        self._messages: list[Any] = []  # where one was taken there is None
         self._next = 0  # the place of the next to be taken
         self._messages_size = 0
         self._receiver: Any = None  # the greenlet that waits in receive()
-        self._senders: deque[Any] = deque()  # the greenlets that wait in send()
+        self._senders: list[Any] = []  # the greenlets that wait in send()
         self._sender_scheduled = False
         self._paused = False
         self._discarding = False
@@ -181,7 +185,7 @@ class WebSocket(Receiver):
 
     @property
     def carrier(self) -> str:
-        """What moves the bytes: "tcp"."""
+        """What moves the bytes: "tcp"; or "http", and "http-poll" where responses are held."""
         return self._carrier.name
 
     @property
@@ -224,12 +228,16 @@ class WebSocket(Receiver):
         RuntimeError where another greenlet is receiving.
         """
         self._check_thread()
-        if self._next == len(self._messages) or calls.monotonic() > self._batch_end:
+        if not self._may_take():
             self._wait_for_message(timeout)
         return self._take()
 
+    def _may_take(self) -> bool:
+        """Whether there is a message, and the batch has not taken too long."""
+        return self._next < len(self._messages) and calls.monotonic() <= self._batch_end
+
     def _take(self) -> Message:
-        message = cast(Message, self._messages[self._next])
+        message: Message = self._messages[self._next]
         self._messages[self._next] = None
         self._next += 1
         if self._next == len(self._messages):
@@ -251,10 +259,13 @@ class WebSocket(Receiver):
         return self
 
     def __next__(self) -> Message:
-        try:
-            return self.receive()
-        except ConnectionClosed:
-            raise StopIteration from None
+        self._check_thread()
+        if not self._may_take():
+            try:
+                self._wait_for_message(None)
+            except ConnectionClosed:
+                raise StopIteration from None
+        return self._take()
 
     def _wait_for_message(self, timeout: float | None) -> None:
         """Return when there is a message and the loop has had its turn."""
@@ -269,10 +280,10 @@ class WebSocket(Receiver):
         elif self._protocol.state is CLOSED:
             raise self._closed_error()
         timer = gevent.Timeout.start_new(timeout) if timeout is not None else None
-        self._receiver = getcurrent()
+        self._receiver = calls.current()
         try:
             while True:
-                self._hub.switch()
+                calls.switch(self._hub)
                 if self.has_messages():
                     return
                 if self._protocol.state is CLOSED:
@@ -350,9 +361,7 @@ class WebSocket(Receiver):
 
     def take_message(self) -> Message | None:
         """The next message, or None if there is none or the batch has taken long enough."""
-        if not self.has_messages() or calls.monotonic() > self._batch_end:
-            return None
-        return self._take()
+        return self._take() if self._may_take() else None
 
     def has_messages(self) -> bool:
         """Whether a message waits to be taken."""
@@ -399,7 +408,7 @@ class WebSocket(Receiver):
     def _wait_for_room(self) -> None:
         self._check_not_in_hub()
         self._carrier.flush()
-        me = getcurrent()
+        me = calls.current()
         self._senders.append(me)  # and stays there until its turn, which comes in order
         try:
             while True:
@@ -408,7 +417,7 @@ class WebSocket(Receiver):
                 if self._senders[0] is me and self._has_room:
                     return
                 self._watch_for_stall()
-                self._hub.switch()
+                calls.switch(self._hub)
         finally:
             self._senders.remove(me)
             self._schedule_next_sender()
@@ -532,7 +541,7 @@ class WebSocket(Receiver):
             raise RuntimeError("a WebSocket belongs to the thread that it was made in")
 
     def _check_not_in_hub(self) -> None:
-        if getcurrent() is self._hub:
+        if calls.current() is self._hub:
             raise RuntimeError("a WebSocket can't wait in gevent's hub")
 
     # -- what the carrier reports, in the hub ----------------------------------------------------
@@ -558,10 +567,11 @@ class WebSocket(Receiver):
         if messages:
             self.messages_received += len(messages)
             if not self._discarding:
-                if self._next:
-                    del self._messages[: self._next]
-                    self._next = 0
-                self._messages += messages
+                if self.has_messages():
+                    self._messages = self._messages[self._next :] + messages
+                else:
+                    self._messages = messages
+                self._next = 0
                 for message in messages:
                     self._messages_size += len(message) + _MESSAGE_COST
         self._deliver()

@@ -104,6 +104,41 @@ wire_unmask_text(PyObject *data, Py_ssize_t start, Py_ssize_t end)
     return decoded;
 }
 
+/* A payload that comes in pieces: bytes that nobody else has seen yet, written in place. */
+static PyObject *
+wire_blank(Py_ssize_t size)
+{
+    return PyBytes_FromStringAndSize(NULL, size);
+}
+
+static int
+wire_fill(PyObject *blank, Py_ssize_t place, PyObject *data, Py_ssize_t start, Py_ssize_t end,
+          PyObject *key)
+{
+    if (!PyBytes_Check(blank) || !PyBytes_Check(data) || !PyBytes_Check(key) || place < 0
+        || start < 0 || start > end || end > PyBytes_GET_SIZE(data)
+        || end - start > PyBytes_GET_SIZE(blank) - place
+        || (PyBytes_GET_SIZE(key) != 0 && PyBytes_GET_SIZE(key) != 4)) {
+        PyErr_SetString(PyExc_IndexError, "no such place");
+        return -1;
+    }
+    uint8_t *to = (uint8_t *)PyBytes_AS_STRING(blank) + place;
+    const uint8_t *from = (const uint8_t *)PyBytes_AS_STRING(data) + start;
+    if (PyBytes_GET_SIZE(key))
+        xor_mask(to, from, (size_t)(end - start), (const uint8_t *)PyBytes_AS_STRING(key),
+                 (size_t)place & 3);
+    else
+        memcpy(to, from, (size_t)(end - start));
+    return 0;
+}
+
+static PyObject *
+wire_filled(PyObject *blank)
+{
+    Py_INCREF(blank);
+    return blank;
+}
+
 #define WHOLE_BELOW (16 * 1024)
 
 static inline PyObject *
@@ -114,6 +149,8 @@ wire_whole_frame(PyObject *message)
     uint8_t first;
     PyObject *encoded = NULL;
     if (PyUnicode_Check(message)) {
+        if (PyUnicode_GET_LENGTH(message) >= WHOLE_BELOW)
+            Py_RETURN_NONE;
         first = 0x81;
         if (PyUnicode_IS_COMPACT_ASCII(message)) {
             payload = PyUnicode_DATA(message);
@@ -126,31 +163,27 @@ wire_whole_frame(PyObject *message)
             size = PyBytes_GET_SIZE(encoded);
         }
     } else if (PyBytes_Check(message)) {
+        if (PyBytes_GET_SIZE(message) >= WHOLE_BELOW)
+            Py_RETURN_NONE;
         first = 0x82;
         payload = PyBytes_AS_STRING(message);
         size = PyBytes_GET_SIZE(message);
     } else {
         Py_RETURN_NONE;
     }
-    PyObject *frame;
-    if (size >= WHOLE_BELOW) {
-        frame = Py_None;
-        Py_INCREF(frame);
-    } else {
-        Py_ssize_t head = size < 126 ? 2 : 4;
-        frame = PyBytes_FromStringAndSize(NULL, head + size);
-        if (frame != NULL) {
-            uint8_t *to = (uint8_t *)PyBytes_AS_STRING(frame);
-            to[0] = first;
-            if (head == 2) {
-                to[1] = (uint8_t)size;
-            } else {
-                to[1] = 126;
-                to[2] = (uint8_t)(size >> 8);
-                to[3] = (uint8_t)size;
-            }
-            memcpy(to + head, payload, (size_t)size);
+    Py_ssize_t head = size < 126 ? 2 : 4; /* four bytes of UTF-8 a character: below 65536 */
+    PyObject *frame = PyBytes_FromStringAndSize(NULL, head + size);
+    if (frame != NULL) {
+        uint8_t *to = (uint8_t *)PyBytes_AS_STRING(frame);
+        to[0] = first;
+        if (head == 2) {
+            to[1] = (uint8_t)size;
+        } else {
+            to[1] = 126;
+            to[2] = (uint8_t)(size >> 8);
+            to[3] = (uint8_t)size;
         }
+        memcpy(to + head, payload, (size_t)size);
     }
     Py_XDECREF(encoded);
     return frame;

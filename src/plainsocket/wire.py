@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 WHOLE_BELOW: Final = 16 * 1024
-"""Bytes of payload: copying so few is cheaper than handling a frame in two buffers."""
+"""Characters or bytes: copying so few is cheaper than handling a frame in two buffers."""
 
 
 def apply_mask(data: bytes | memoryview, key: bytes, offset: int = 0) -> bytes:
@@ -37,20 +37,36 @@ def unmask_text(data: bytes, start: int, end: int) -> str:
     return unmask(data, start, end).decode()
 
 
+def blank(_size: int) -> bytearray:
+    """Room for a payload of `_size` bytes that comes in pieces: see `fill` and `filled`."""
+    return bytearray()  # it grows as they come: announcing much must not cost much
+
+
+def fill(blank: bytearray, place: int, data: bytes, start: int, end: int, key: bytes) -> None:
+    """Write the piece `data[start:end]`, unmasked by `key` if there is one, to `place`."""
+    assert place == len(blank)
+    piece = memoryview(data)[start:end]
+    blank += apply_mask(piece, key, place) if key else piece
+
+
+def filled(blank: bytearray) -> bytes:
+    """The payload, after the last piece."""
+    return bytes(blank)
+
+
 def whole_frame(message: object) -> bytes | None:
     """The unmasked frame of a `str` or `bytes` below WHOLE_BELOW; None for anything else.
 
     Raises UnicodeEncodeError for a `str` that is not text (lone surrogates).
     """
+    if not isinstance(message, (str, bytes)) or len(message) >= WHOLE_BELOW:
+        return None
     if isinstance(message, str):
         first, payload = 0x81, message.encode()
-    elif isinstance(message, bytes):
-        first, payload = 0x82, message
     else:
-        return None
+        first, payload = 0x82, message
     size = len(payload)
     if size < 126:
         return b"%c%c%b" % (first, size, payload)
-    if size < WHOLE_BELOW:
-        return b"%c\x7e%c%c%b" % (first, size >> 8, size & 0xFF, payload)
-    return None
+    # Four bytes of UTF-8 a character make less than 65536.
+    return b"%c\x7e%c%c%b" % (first, size >> 8, size & 0xFF, payload)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import gevent
 from gevent.socket import socket as gevent_socket
@@ -20,13 +20,18 @@ from .opening import (
     Host,
     Opening,
     address_name,
+    asks_for_http_carrier,
     believe_proxies,
     logger,
     refusal_headers,
     take_over,
+    tune,
 )
 from .options import Options
 from .websocket import WebSocket
+
+if TYPE_CHECKING:
+    from .sessions import Sessions
 
 Application = Callable[..., Iterable[bytes]]
 """A WSGI application (PEP 3333)."""
@@ -73,11 +78,14 @@ class _Middleware:
     def __init__(self, app: Application, options: Options) -> None:
         self._app = app
         self._options = options
+        self._sessions: Sessions | None = None
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         request = Request.from_environ(environ)
         if self._options.trusted_proxies:
             believe_proxies(environ, request.headers, self._options)
+        if asks_for_http_carrier(environ, self._options):
+            return self._carry(environ, start_response)
         if not request.wants_websocket or "wsgi.websocket" in environ:
             return self._app(environ, start_response)
         request_host = _RequestHost(environ, start_response, self._options)
@@ -88,6 +96,14 @@ class _Middleware:
             start_response(refused.status_line, refusal_headers(refused))
             return [refused.body.encode()]
         return Opening(request_host, self._app, request, accepted)(environ, start_response)
+
+    def _carry(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if self._sessions is None:
+            from .sessions import Sessions, serve_by  # only where it is used
+
+            self._sessions = Sessions(self._options, serve_by(self._app))
+        request_host = _RequestHost(environ, start_response, self._options)
+        return self._sessions.respond(request_host, environ, start_response)
 
 
 class _RequestHost(Host):
@@ -103,6 +119,9 @@ class _RequestHost(Host):
     def client_name(self) -> str:
         host = self.environ.get("REMOTE_ADDR")
         return address_name((host, self.environ.get("REMOTE_PORT", 0)) if host else None)
+
+    def tune_socket(self) -> None:
+        tune(self._connection.socket)
 
     def open_websocket(self, websocket: WebSocket, accepted: Accepted) -> None:
         gevent.spawn(self._open, websocket, accepted)  # the server's write may wait

@@ -1,6 +1,7 @@
 /** A WebSocket above a socket of Flash Player's: the handshake, then the shared framing. */
 
-import { type Bytes, encodeText } from "../engine.ts";
+import { encodeText } from "../data.ts";
+import type { Bytes } from "../engine.ts";
 import { FramedLink, type Pipe } from "../framed.ts";
 import type { Connect, LinkEvents } from "../link.ts";
 import { AnswerReader, type Place, placeOf, request } from "./handshake.ts";

@@ -25,13 +25,22 @@ calls_would_block(void)
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
 }
 
+/* Much is best read to where it stays, little is cheaper to copy than such a place to allocate. */
 static PyObject *
-calls_read(int fd)
+calls_read(int fd, int much)
 {
     static char buffer[READ_SIZE];
-    ssize_t size = recv(fd, buffer, READ_SIZE, MSG_DONTWAIT);
-    if (size >= 0)
-        return PyBytes_FromStringAndSize(buffer, size);
+    PyObject *data = NULL;
+    if (much && (data = PyBytes_FromStringAndSize(NULL, READ_SIZE)) == NULL)
+        return NULL;
+    ssize_t size = recv(fd, much ? PyBytes_AS_STRING(data) : buffer, READ_SIZE, MSG_DONTWAIT);
+    if (size >= 0) {
+        if (!much)
+            return PyBytes_FromStringAndSize(buffer, size);
+        _PyBytes_Resize(&data, size);
+        return data;
+    }
+    Py_XDECREF(data);
     if (calls_would_block())
         Py_RETURN_NONE;
     return PyErr_SetFromErrno(PyExc_OSError);
@@ -102,15 +111,24 @@ calls_this_thread(void)
     return PyThread_get_thread_ident();
 }
 
+static int
+calls_have_greenlet(void)
+{
+    if (_PyGreenlet_API == NULL)
+        PyGreenlet_Import();
+    return _PyGreenlet_API != NULL;
+}
+
+static PyObject *
+calls_current(void)
+{
+    return calls_have_greenlet() ? (PyObject *)PyGreenlet_GetCurrent() : NULL;
+}
+
 static PyObject *
 calls_switch(PyObject *greenlet)
 {
-    if (_PyGreenlet_API == NULL) {
-        PyGreenlet_Import();
-        if (_PyGreenlet_API == NULL)
-            return NULL;
-    }
-    return PyGreenlet_Switch((PyGreenlet *)greenlet, NULL, NULL);
+    return calls_have_greenlet() ? PyGreenlet_Switch((PyGreenlet *)greenlet, NULL, NULL) : NULL;
 }
 
 #endif

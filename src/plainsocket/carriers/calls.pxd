@@ -1,8 +1,13 @@
 # To compiled modules the functions of calls.py are those of calls.h.
 cdef extern from "calls.h":
-    object read "calls_read" (int fd)
+    enum:
+        READ_SIZE
+        MOST_BUFFERS
+
+    object read "calls_read" (int fd, bint much)
     Py_ssize_t write "calls_write" (int fd, object data) except -2
     Py_ssize_t write_many "calls_write_many" (int fd, list buffers) except -2
     double monotonic "calls_monotonic" ()
     unsigned long this_thread "calls_this_thread" ()
+    object current "calls_current" ()
     object switch "calls_switch" (object greenlet)

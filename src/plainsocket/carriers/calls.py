@@ -10,8 +10,19 @@ from threading import get_ident as this_thread
 from time import monotonic
 from typing import Any, Final
 
-__all__ = ["MOST_BUFFERS", "READ_SIZE", "monotonic", "read", "switch", "this_thread", "write",
-           "write_many"]  # fmt: skip
+from greenlet import getcurrent as current
+
+__all__ = [
+    "MOST_BUFFERS",
+    "READ_SIZE",
+    "current",
+    "monotonic",
+    "read",
+    "switch",
+    "this_thread",
+    "write",
+    "write_many",
+]
 
 READ_SIZE: Final = 64 * 1024
 """Bytes that one read takes at most."""
@@ -20,8 +31,11 @@ MOST_BUFFERS: Final = 64
 """Buffers that one write takes at most; far below the kernel's limit."""
 
 
-def read(fd: int) -> bytes | None:
-    """What has come; b"" at the end; None if nothing has. Raises OSError."""
+def read(fd: int, much: bool = False) -> bytes | None:
+    """What has come; b"" at the end; None if nothing has. Raises OSError.
+
+    `much` is whether that will be much: it makes one way quicker or the other.
+    """
     try:
         return os.read(fd, READ_SIZE)
     except BlockingIOError:

@@ -1,6 +1,11 @@
 from plainsocket.carriers cimport calls
 from plainsocket.carriers.base cimport Carrier, Receiver
 
+cdef Py_ssize_t _BATCH_SIZE
+cdef Py_ssize_t _FLUSH_SIZE
+cdef Py_ssize_t _JOIN_BELOW
+cdef Py_ssize_t _MUCH
+
 cdef class TcpCarrier(Carrier):
     cdef readonly list _batch
     cdef readonly list _control
@@ -12,6 +17,7 @@ cdef class TcpCarrier(Carrier):
     cdef readonly bint _linger
     cdef readonly bint _half_closed
     cdef readonly object _hub
+    cdef readonly bint _much
     cdef readonly object _read_watcher
     cdef readonly bint _reading
     cdef readonly Receiver _receiver

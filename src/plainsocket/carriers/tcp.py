@@ -29,6 +29,7 @@ _WRITE: Final = 2
 _BATCH_SIZE: Final = 64 * 1024  # bytes of small frames that leave in one call
 _FLUSH_SIZE: Final = 1024 * 1024  # bytes written in a row
 _JOIN_BELOW: Final = 4096  # bytes a buffer: copying so few is cheaper than a longer list
+_MUCH: Final = 4096  # bytes, of a read
 _MAX_CONTROL: Final = 128  # control frames in the queue
 
 # What a socket says when it would block, plain or TLS.
@@ -61,9 +62,10 @@ class TcpCarrier(Carrier):
         "_fd",
         "_eof",
         "_frames",
-        "_linger",
         "_half_closed",
         "_hub",
+        "_linger",
+        "_much",
         "_read_watcher",
         "_reading",
         "_receiver",
@@ -90,6 +92,7 @@ class TcpCarrier(Carrier):
         self._ending = False
         self._linger = True
         self._eof = False
+        self._much = False  # how the last read was: the next will be like it
         self._half_closed = False
         # Written in this order: what is on its way, then control frames, then the rest.
         self._batch: list[bytes | memoryview] = []
@@ -199,13 +202,18 @@ class TcpCarrier(Carrier):
         # TLS may hold decrypted bytes that no event will tell of: read until it has none.
         while self._reading and not self.closed:
             try:
-                data = self._socket.recv(calls.READ_SIZE) if self._tls else calls.read(self._fd)
+                data = (
+                    self._socket.recv(calls.READ_SIZE)
+                    if self._tls
+                    else calls.read(self._fd, self._much)
+                )
             except _WOULD_BLOCK:
                 return
             except OSError:
                 data = b""
             if data is None or self._receiver is None:
                 return
+            self._much = len(data) >= _MUCH
             if data:
                 self._receiver.data_received(data)
             else:
@@ -328,6 +336,10 @@ class TcpCarrier(Carrier):
             if size >= _BATCH_SIZE or len(batch) >= calls.MOST_BUFFERS - 2:
                 break
             taken += 1
+            if isinstance(frame, bytes) and len(frame) < _JOIN_BELOW:
+                small.append(frame)
+                size += len(frame)
+                continue
             for buffer in (frame,) if isinstance(frame, bytes) else frame:
                 length = len(buffer)
                 size += length

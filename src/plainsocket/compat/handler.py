@@ -57,6 +57,8 @@ class WebSocketHandler(handler.WebSocketHandler):
     active_client: Client | None = None
     """The entry of this connection in the server's `clients`."""
 
+    carries_http = False  # what it gives the application needs a connection
+
     _is_ordinary = False
 
     @property

@@ -1,0 +1,28 @@
+/** Text and blobs, as bytes. */
+
+import type { Bytes } from "./engine.ts";
+
+const encoder = /* @__PURE__ */ new TextEncoder();
+const decoder = /* @__PURE__ */ new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** UTF-8; a lone surrogate becomes U+FFFD. */
+export function encodeText(text: string): Bytes {
+  return encoder.encode(text);
+}
+
+/** Throws where the bytes are no UTF-8. */
+export function decodeText(bytes: Bytes): string {
+  return decoder.decode(bytes);
+}
+
+export function makeBlob(bytes: Bytes): Blob {
+  return new Blob([bytes]);
+}
+
+/** Call back with a Blob's bytes, or with nothing where they can't be read. */
+export function readBlob(blob: Blob, done: (bytes?: Bytes) => void): void {
+  const reader = new FileReader(); // which old engines have, too
+  reader.onload = () => done(new Uint8Array(reader.result as ArrayBuffer));
+  reader.onerror = () => done();
+  reader.readAsArrayBuffer(blob);
+}

@@ -1,0 +1,210 @@
+/**
+ * What comes down: one long response, replaced by a new one before it ends; or, where something
+ * holds streams back, one short response after the other, at the same offsets.
+ */
+
+import type { Bytes } from "../engine.ts";
+import { isFinal, pause, post, Timer } from "./request.ts";
+import type { Session } from "./session.ts";
+import { counted, DOWN, join, number, readNumber, RecordReader } from "./wire.ts";
+
+export const STREAM = 0;
+export const POLL = 1;
+export const STREAM_SECONDS = 50;
+export const POLL_SECONDS = 15;
+
+const ROTATE = 45_000; // ms after which a new response replaces the one that runs
+const HEAD = 5000; // ms for a stream's first byte: its head is sent at once
+const GRACE = 10_000; // ms for an answer beyond the time that the server may take
+const HELD = 1000; // ms that what was written may be under way
+const STREAM_AGAIN = 300_000; // ms until a stream is tried again
+const HEAD_SIZE = 9;
+
+export class Downstream {
+  /** All below has come. */
+  received = 0;
+  mode = STREAM;
+  private readonly reader: RecordReader;
+  private number = 0; // of the newest request
+  private answered = 0; // the newest one of which something came
+  private request: AbortController | undefined;
+  private failures = 0;
+  private lastByte = 0; // when it came
+  private readonly retry = new Timer(() => this.ask());
+  private readonly rotate = new Timer(() => this.ask());
+  private readonly silence = new Timer(() => this.onSilence());
+  private readonly held = new Timer(() => this.onHeld());
+  private written = 0; // by the server, as far as it told
+  private pollUntil = 0;
+
+  constructor(private readonly session: Session) {
+    this.reader = new RecordReader(session);
+  }
+
+  /** Read on from a response whose beginning made the session. */
+  start(first: Bytes, body: ReadableStreamDefaultReader<Bytes> | undefined, mode: number, request: AbortController): void {
+    if (mode === POLL) this.poll();
+    this.request = request;
+    this.rotate.set(ROTATE);
+    this.watch();
+    if (first.length) this.take(0, first);
+    void this.read(this.number, body, first.length);
+  }
+
+  stop(): void {
+    for (const timer of [this.retry, this.rotate, this.silence, this.held]) timer.clear();
+    this.number++;
+    this.request?.abort();
+  }
+
+  /** Ask anew, unless something has come just now. Where the network changed, in any case. */
+  wake(changed: boolean): void {
+    if (changed || this.retry.isSet || performance.now() - this.lastByte > HEAD) {
+      this.failures = 0;
+      this.ask();
+    }
+  }
+
+  /** The server has written so far. */
+  onWritten(offset: number): void {
+    this.written = Math.max(this.written, offset);
+    if (this.mode === STREAM && offset > this.received && !this.held.isSet) this.held.set(HELD);
+  }
+
+  private onHeld(): void {
+    if (this.written <= this.received || this.mode === POLL) return;
+    const since = performance.now() - this.lastByte;
+    if (since < HELD) this.held.set(HELD - since);
+    else this.pollFromNow();
+  }
+
+  private poll(): void {
+    this.mode = POLL;
+    this.pollUntil = performance.now() + STREAM_AGAIN;
+  }
+
+  private pollFromNow(): void {
+    this.poll();
+    this.ask();
+  }
+
+  private onSilence(): void {
+    // The beginning of a stream that does not come is held back. Otherwise the network is gone.
+    if (this.mode === STREAM && this.answered < this.number) this.pollFromNow();
+    else this.onFailure();
+  }
+
+  // -- requests ----------------------------------------------------------------------------------
+
+  /** Send a new request; the response before it ends by that. */
+  private ask(): void {
+    if (this.session.isOver) return;
+    this.retry.clear();
+    this.rotate.clear();
+    if (this.mode === POLL && performance.now() > this.pollUntil) this.mode = STREAM;
+    const number_ = ++this.number;
+    const before = this.request;
+    const request = (this.request = new AbortController());
+    void this.run(number_, request, before);
+    if (this.mode === STREAM) {
+      this.rotate.set(ROTATE);
+      this.silence.set(HEAD);
+    } else {
+      this.silence.set(POLL_SECONDS * 1000 + GRACE);
+    }
+  }
+
+  private async run(mine: number, request: AbortController, before: AbortController | undefined): Promise<void> {
+    const { url, token } = this.session;
+    const { mode } = this;
+    const body = join([
+      number(DOWN, 1),
+      counted(token, 1),
+      number(this.session.acknowledgeDown(), 8),
+      number(mine, 4),
+      number(mode, 1),
+      number(mode ? POLL_SECONDS : STREAM_SECONDS, 1),
+    ]);
+    try {
+      const response = await post(url, body, request.signal);
+      if (mine === this.number && (isFinal(response.status) || response.status === 409)) this.session.fail();
+      if (response.status !== 200 || !response.body) throw response;
+      await this.readFrom(mine, response.body.getReader());
+      // Ended in good order: by the request after it, or in its time.
+      before?.abort();
+    } catch {
+      if (mine === this.number) this.onFailure();
+    }
+  }
+
+  private async readFrom(mine: number, body: ReadableStreamDefaultReader<Bytes>): Promise<void> {
+    let head: Bytes = new Uint8Array(0);
+    while (head.length < HEAD_SIZE) {
+      const { value, done } = await body.read();
+      if (done) throw new Error("the response ends within its head");
+      head = head.length ? join([head, value]) : value;
+    }
+    if (head[0] !== DOWN) throw new Error("the response is not the server's");
+    const offset = readNumber(head, 1, 8);
+    this.heard(mine);
+    const rest = head.subarray(HEAD_SIZE);
+    if (rest.length) this.take(offset, rest);
+    await this.read(mine, body, offset + rest.length);
+  }
+
+  /** Read a response to its end, from that offset on; then ask for the next one. */
+  private async read(mine: number, body: ReadableStreamDefaultReader<Bytes> | undefined, offset: number): Promise<void> {
+    const began = performance.now();
+    const from = this.received;
+    try {
+      for (let at = offset; body; ) {
+        const { value, done } = await body.read();
+        if (done) break;
+        this.heard(mine);
+        this.take(at, value);
+        at += value.length;
+      }
+    } catch {
+      if (mine === this.number) this.onFailure();
+      return;
+    }
+    if (mine !== this.number || this.session.isOver) return;
+    if (this.mode === STREAM && this.received === from && performance.now() - began < HELD) {
+      this.onFailure(); // an end at once is no good order
+    } else {
+      this.failures = 0;
+      this.ask();
+    }
+  }
+
+  private heard(mine: number): void {
+    this.answered = Math.max(this.answered, mine);
+    this.session.heard();
+    this.lastByte = performance.now();
+    if (mine === this.number) this.watch();
+  }
+
+  private watch(): void {
+    this.silence.set(this.mode === POLL ? POLL_SECONDS * 1000 + GRACE : this.session.heartbeat + GRACE);
+  }
+
+  private onFailure(): void {
+    if (this.session.isLost()) return;
+    this.request?.abort();
+    this.number++; // what is left of it is not listened to
+    this.rotate.clear();
+    this.silence.clear();
+    this.retry.set(pause(++this.failures));
+  }
+
+  /** Bytes of the stream, from that offset on; some may have come before. */
+  private take(offset: number, chunk: Bytes): void {
+    const fresh = chunk.subarray(Math.max(0, this.received - offset));
+    if (offset > this.received) this.session.fail(); // a gap: not this protocol
+    if (!fresh.length || this.session.isOver) return;
+    this.failures = 0;
+    this.received += fresh.length;
+    if (!this.reader.push(fresh)) this.session.refuse();
+    this.session.onReceived();
+  }
+}

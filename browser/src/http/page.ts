@@ -1,0 +1,25 @@
+/** What happens to the page or worker, as far as its sessions want to know. */
+
+import type { Session } from "./session.ts";
+
+const sessions = new Set<Session>();
+let isListening = false;
+
+/** Tell a session from now on; returns how to end that. */
+export function watch(session: Session): () => void {
+  sessions.add(session);
+  if (!isListening) listen();
+  return () => sessions.delete(session);
+}
+
+function listen(): void {
+  isListening = true;
+  const wake = (changed: boolean) => sessions.forEach((session) => session.wake(changed));
+  // Of a network that has gone, no request gets an answer.
+  addEventListener("online", () => wake(true));
+  addEventListener("pageshow", () => wake(false));
+  addEventListener("pagehide", () => sessions.forEach((session) => session.leave()));
+  if (typeof document !== "undefined") {
+    document.addEventListener("visibilitychange", () => document.hidden || wake(false));
+  }
+}

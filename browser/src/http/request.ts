@@ -1,0 +1,54 @@
+/** One POST, in the way that is fastest and tells the least. */
+
+import type { Bytes } from "../engine.ts";
+
+export function post(url: string, body: Bytes, signal: AbortSignal | null, keepalive = false): Promise<Response> {
+  return fetch(url, {
+    method: "POST",
+    headers: { "Content-Type": "text/plain; plainsocket=1" },
+    body,
+    cache: "no-store",
+    credentials: "include",
+    redirect: "error",
+    referrerPolicy: "no-referrer",
+    keepalive,
+    signal,
+  });
+}
+
+/** Statuses after which there is nothing to go on with. */
+export function isFinal(status: number): boolean {
+  return status === 400 || status === 403 || status === 410;
+}
+
+/** A timeout that can be called off, and ended early. */
+export class Timer {
+  private id: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(private readonly action: () => void) {}
+
+  get isSet(): boolean {
+    return this.id !== undefined;
+  }
+
+  /** Run the action after so many ms, and not when it was to run before. */
+  set(ms: number): void {
+    clearTimeout(this.id);
+    this.id = setTimeout(() => this.fire(), ms);
+  }
+
+  clear(): void {
+    clearTimeout(this.id);
+    this.id = undefined;
+  }
+
+  fire(): void {
+    this.clear();
+    this.action();
+  }
+}
+
+/** Pauses between attempts, in ms: none at first, then longer and longer, never all pages at once. */
+export function pause(failures: number): number {
+  return failures < 2 ? 0 : Math.min(5000, 50 * 2 ** (failures - 1)) * (0.5 + Math.random() / 2);
+}

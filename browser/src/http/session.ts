@@ -1,0 +1,179 @@
+/** A session: the two streams to one server, and the channels that share them. */
+
+import type { Bytes } from "../engine.ts";
+import type { Channel } from "./channel.ts";
+import { Downstream, POLL } from "./downstream.ts";
+import { Timer } from "./request.ts";
+import { Upstream } from "./upstream.ts";
+import { ACK, CREDIT, END, OPENED, PING, readNumber, record, type RecordEvents } from "./wire.ts";
+
+const ACKNOWLEDGE_SIZE = 1 << 18; // bytes received that are acknowledged at once; fewer,
+const ACKNOWLEDGE_TIME = 1000; // ms later
+
+/** What the server says of a session it has made. */
+export interface Terms {
+  token: Bytes;
+  heartbeat: number; // ms after which the server breaks its silence
+  reach: number; // ms without a word after which a session is over
+  largestBody: number;
+}
+
+const latin1 = (bytes: Bytes): string => String.fromCharCode(...bytes);
+
+export class Session implements RecordEvents {
+  readonly token: Bytes;
+  readonly heartbeat: number;
+  isOver = false;
+  readonly down: Downstream;
+  private readonly up: Upstream;
+  private readonly reach: number;
+  private readonly channels = new Map<number, Channel>();
+  private lastNumber = 0;
+  private lastHeard = performance.now();
+  private acknowledged = 0; // of what was received
+  private readonly acknowledging = new Timer(() => this.up.demand());
+
+  constructor(
+    readonly url: string,
+    { token, heartbeat, reach, largestBody }: Terms,
+    private readonly onOver: (session: Session) => void,
+  ) {
+    this.token = token;
+    this.heartbeat = heartbeat;
+    this.reach = reach;
+    this.up = new Upstream(this, largestBody);
+    this.down = new Downstream(this);
+  }
+
+  get carrier(): string {
+    return this.down.mode === POLL ? "http-poll" : "http";
+  }
+
+  // -- channels ----------------------------------------------------------------------------------
+
+  newNumber(): number {
+    return ++this.lastNumber;
+  }
+
+  /** Take a channel under its number; what the server says of it may come from now on. */
+  add(channel: Channel, number: number): void {
+    channel.session = this;
+    channel.number = number;
+    this.lastNumber = Math.max(this.lastNumber, number);
+    this.channels.set(number, channel);
+    this.up.add(channel);
+  }
+
+  /** An open that failed: the server may have accepted it all the same. */
+  remove(channel: Channel): void {
+    if (!this.channels.delete(channel.number)) return;
+    this.control(record(END, channel.number));
+  }
+
+  /** The channel has found another session. */
+  release(channel: Channel): void {
+    this.channels.delete(channel.number);
+  }
+
+  forgetIfOver(channel: Channel): void {
+    if (channel.isOver) this.channels.delete(channel.number);
+  }
+
+  flushSoon(channel: Channel): void {
+    if (!this.isOver) this.up.add(channel);
+  }
+
+  control(bytes: Bytes): void {
+    if (!this.isOver) this.up.control(bytes);
+  }
+
+  // -- what has come -----------------------------------------------------------------------------
+
+  heard(): void {
+    this.lastHeard = performance.now();
+  }
+
+  onWritten(offset: number): void {
+    this.down.onWritten(offset);
+  }
+
+  onReceived(): void {
+    if (this.down.received - this.acknowledged >= ACKNOWLEDGE_SIZE) this.acknowledging.fire();
+    else if (!this.acknowledging.isSet) this.acknowledging.set(ACKNOWLEDGE_TIME);
+  }
+
+  /** How much has been received: it is about to be told. */
+  acknowledgeDown(): number {
+    this.acknowledging.clear();
+    return (this.acknowledged = this.down.received);
+  }
+
+  onData(number: number, piece: Bytes): void {
+    this.channels.get(number)?.onData(piece);
+  }
+
+  onRecord(type: number, number: number, payload: Bytes): void {
+    const channel = this.channels.get(number);
+    if (type === PING) {
+      this.up.demand();
+    } else if (type === ACK) {
+      this.up.acknowledge(readNumber(payload, 0, 8));
+    } else if (type === END && !number) {
+      this.finish(false);
+    } else if (type === CREDIT) {
+      channel?.onCredit(readNumber(payload, 0, 4));
+    } else if (type === OPENED) {
+      channel?.onOpened(readNumber(payload, 0, 4), latin1(payload.subarray(5, 5 + payload[4]!)));
+    } else if (channel) {
+      channel.onEnd();
+      this.forgetIfOver(channel);
+    }
+  }
+
+  // -- the end -----------------------------------------------------------------------------------
+
+  /** Whether nothing was heard for so long that it has ended; asked after each failure. */
+  isLost(): boolean {
+    if (!this.isOver && performance.now() - this.lastHeard > this.reach) this.fail();
+    return this.isOver;
+  }
+
+  /** The server does not know the session, or can't be reached. */
+  fail(): void {
+    this.finish(true);
+  }
+
+  /** The server sent what may not be. */
+  refuse(): void {
+    if (this.isOver) return;
+    this.up.control(record(END, 0));
+    this.up.leave();
+    this.finish(true);
+  }
+
+  /** The page goes away, and says so. */
+  leave(): void {
+    this.channels.forEach((channel) => channel.link.close(1001, ""));
+    this.up.control(record(END, 0));
+    this.up.leave();
+    this.finish(true);
+  }
+
+  private finish(failed: boolean): void {
+    if (this.isOver) return;
+    this.isOver = true;
+    this.acknowledging.clear();
+    this.up.stop();
+    this.down.stop();
+    this.onOver(this);
+    // One that is being opened may find another session.
+    this.channels.forEach((channel) => channel.isSettled && channel.fail(failed));
+  }
+
+  /** Something has changed for the better: try at once what waits. */
+  wake(changed: boolean): void {
+    this.up.wake(changed);
+    this.down.wake(changed);
+  }
+}
+

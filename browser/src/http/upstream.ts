@@ -1,0 +1,233 @@
+/**
+ * What goes up: records made at the last moment, of all channels in turn; at most two requests
+ * under way; everything kept until it is acknowledged, and sent again from there.
+ */
+
+import type { Bytes } from "../engine.ts";
+import type { Channel } from "./channel.ts";
+import { isFinal, pause, post, Timer } from "./request.ts";
+import type { Session } from "./session.ts";
+import { counted, join, number, RECORD_HEAD, UP } from "./wire.ts";
+
+const MAX_REQUESTS = 2;
+const LEAST_BODY = 4096; // what is not taken in such pieces is not taken
+const FIRST_BODY = 1 << 18;
+const QUICK = 50; // ms that a request may take beyond the shortest: then the next is larger,
+const SLOW = 200; // and above this, smaller, or other channels would wait behind it
+const ANSWER = 10_000; // ms for an answer, and
+const RATE = 16; // bytes a ms at least beyond that
+const KEEPALIVE = 60_000; // bytes that a page may leave behind
+
+export class Upstream {
+  /** The server has all below. */
+  private acknowledged = 0;
+  /** Where the next request begins, if none failed. */
+  private next = 0;
+  /** All from `acknowledged` on that was made up so far. */
+  private kept: Bytes[] = [];
+  private end = 0;
+  /** Where each channel's records end, and how much it had sent there. */
+  private marks: { at: number; channel: Channel; sent: number }[] = [];
+  private controls: Bytes[] = [];
+  /** In the order of their turns. */
+  private ready: Channel[] = [];
+  private requests = new Set<AbortController>();
+  private failures = 0;
+  private largest = FIRST_BODY;
+  private shortest = Infinity; // ms that a request took
+  private flushing = false;
+  private mustSend = false;
+  private readonly retry = new Timer(() => this.flush());
+
+  constructor(
+    private readonly session: Session,
+    private readonly limit: number,
+  ) {}
+
+  /** Send a record of the session's own, before what channels have. */
+  control(record: Bytes): void {
+    this.controls.push(record);
+    this.flushSoon();
+  }
+
+  add(channel: Channel): void {
+    if (channel.isReady && this.ready.indexOf(channel) < 0) this.ready.push(channel);
+    this.flushSoon();
+  }
+
+  /** Send a request even if there is nothing to send: for an acknowledgement. */
+  demand(): void {
+    this.mustSend = true;
+    this.flushSoon();
+  }
+
+  /** Try again at once. Where the network changed, what is under way is not waited for. */
+  wake(changed: boolean): void {
+    if (changed && this.requests.size) this.restart(0);
+    else if (this.retry.isSet) this.retry.fire();
+  }
+
+  stop(): void {
+    this.retry.clear();
+    this.drop();
+  }
+
+  /** Forget what is under way: what the server has got of it, it will say. */
+  private drop(): void {
+    this.requests.forEach((request) => request.abort());
+    this.requests.clear();
+  }
+
+  private restart(after: number): void {
+    this.drop();
+    this.next = this.acknowledged;
+    this.mustSend = true;
+    this.retry.set(after);
+  }
+
+  /** The last request of a page that goes away. */
+  leave(): void {
+    const from = this.end - this.acknowledged > KEEPALIVE / 2 ? this.next : this.acknowledged;
+    this.fill(KEEPALIVE - (this.end - from));
+    void this.post(from, this.slice(from, this.end - from), null, true).catch(() => {});
+  }
+
+  // -- sending -----------------------------------------------------------------------------------
+
+  /** In a microtask: what the page sends in one go becomes one request. */
+  private flushSoon(): void {
+    if (this.flushing) return;
+    this.flushing = true;
+    queueMicrotask(() => {
+      this.flushing = false;
+      this.flush();
+    });
+  }
+
+  private flush(): void {
+    if (this.session.isOver || this.retry.isSet) return;
+    // After a failure one at a time, until one gets through.
+    while (this.requests.size < (this.failures ? 1 : MAX_REQUESTS)) {
+      const limit = Math.min(this.limit, this.largest);
+      if (this.next === this.end) this.fill(limit);
+      const body = this.slice(this.next, limit);
+      if (!body.length && !this.mustSend) return;
+      // An empty one alongside another would tell no more than that one.
+      if (!body.length && this.requests.size) return;
+      this.mustSend = false;
+      this.next += body.length;
+      void this.send(this.next - body.length, body);
+    }
+  }
+
+  private async send(from: number, body: Bytes): Promise<void> {
+    const request = new AbortController();
+    const began = performance.now();
+    const timer = setTimeout(() => request.abort(), ANSWER + body.length / RATE);
+    this.requests.add(request);
+    let acknowledged: number | undefined;
+    try {
+      const response = await this.post(from, body, request.signal);
+      if (isFinal(response.status)) this.session.fail();
+      if (response.status === 204) {
+        const [up, down] = (response.headers.get("Plainsocket") ?? "").split(" ").map(Number);
+        if (up! >= 0 && down! >= 0) {
+          acknowledged = up!;
+          this.session.onWritten(down!);
+        }
+      }
+    } catch {
+      // as if it had never been sent
+    }
+    clearTimeout(timer);
+    if (!this.requests.delete(request) || this.session.isOver) return;
+    if (acknowledged === undefined) {
+      this.onFailure(body.length);
+    } else {
+      this.onSuccess(body.length, performance.now() - began);
+      this.session.heard();
+      this.acknowledge(acknowledged);
+    }
+    this.flush();
+  }
+
+  private onSuccess(size: number, took: number): void {
+    this.failures = 0;
+    this.shortest = Math.min(this.shortest, took);
+    const busy = took - this.shortest;
+    if (busy > SLOW && size > 2 * LEAST_BODY) this.largest = Math.max(LEAST_BODY, size / 2);
+    else if (busy < QUICK && size > this.largest / 2) this.largest *= 2;
+    this.largest = Math.min(this.largest, this.limit);
+  }
+
+  private onFailure(size: number): void {
+    if (this.session.isLost()) return;
+    if (this.failures++ && size > LEAST_BODY) this.largest = Math.max(LEAST_BODY, size >> 1);
+    this.restart(pause(this.failures));
+  }
+
+  private post(from: number, body: Bytes, signal: AbortSignal | null, keepalive = false): Promise<Response> {
+    const { url, token } = this.session;
+    const head = [number(UP, 1), counted(token, 1), number(this.session.acknowledgeDown(), 8), number(from, 8)];
+    return post(url, join([...head, body]), signal, keepalive);
+  }
+
+  // -- what is kept ------------------------------------------------------------------------------
+
+  /** The server has all below this offset. */
+  acknowledge(offset: number): void {
+    if (offset > this.end) return;
+    while (this.kept.length && this.acknowledged + this.kept[0]!.length <= offset) {
+      this.acknowledged += this.kept.shift()!.length;
+    }
+    if (offset > this.acknowledged) {
+      this.kept[0] = this.kept[0]!.subarray(offset - this.acknowledged);
+      this.acknowledged = offset;
+    }
+    this.next = Math.max(this.next, offset);
+    const told = new Map<Channel, number>();
+    while (this.marks.length && this.marks[0]!.at <= offset) {
+      const { channel, sent } = this.marks.shift()!;
+      told.set(channel, sent);
+    }
+    told.forEach((sent, channel) => channel.onSent(sent));
+  }
+
+  /** So many bytes from there on, or what there is. */
+  private slice(from: number, size: number): Bytes {
+    const parts: Bytes[] = [];
+    let at = this.acknowledged;
+    for (const part of this.kept) {
+      if (at + part.length > from && at < from + size) {
+        parts.push(part.subarray(Math.max(0, from - at), from + size - at)); // as far as it goes
+      }
+      at += part.length;
+    }
+    return parts.length === 1 ? parts[0]! : join(parts);
+  }
+
+  /** Make records of what waits, not much more than `limit` bytes. */
+  private fill(limit: number): void {
+    const { controls, ready } = this;
+    let size = controls.reduce((sum, record) => sum + record.length, 0);
+    for (const channel of ready) size += channel.size;
+    const into = new Uint8Array(Math.min(size, Math.max(limit, 2 * RECORD_HEAD)));
+    let at = 0;
+    while (controls.length && at + controls[0]!.length <= into.length) {
+      into.set(controls[0]!, at);
+      at += controls.shift()!.length;
+    }
+    while (ready.length && at + RECORD_HEAD < into.length) {
+      const channel = ready.shift()!;
+      if (!channel.isReady) continue;
+      const { end, sent } = channel.writeRecord(into, at);
+      at = end;
+      this.marks.push({ at: this.end + at, channel, sent });
+      if (channel.isReady) ready.push(channel);
+      this.session.forgetIfOver(channel);
+    }
+    if (!at) return;
+    this.kept.push(into.subarray(0, at));
+    this.end += at;
+  }
+}

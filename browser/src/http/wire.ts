@@ -1,0 +1,111 @@
+/** The bytes of requests and records: docs/http-carrier.md in numbers. */
+
+import type { Bytes } from "../engine.ts";
+
+export const OPEN = 1;
+export const UP = 2;
+export const DOWN = 3;
+
+export const DATA = 0;
+export const CREDIT = 1;
+export const OPENED = 2;
+export const END = 3;
+export const ACK = 4;
+export const PING = 5;
+
+export const RECORD_HEAD = 8;
+export const MAX_PAYLOAD = 16384;
+
+/** A number as so many bytes, big-endian. */
+export function number(value: number, width: number): Bytes {
+  const bytes = new Uint8Array(width);
+  for (let i = width, rest = value; i--; rest = Math.floor(rest / 256)) bytes[i] = rest;
+  return bytes;
+}
+
+/** The number that stands in the bytes from `at` on. */
+export function readNumber(bytes: Bytes, at: number, width: number): number {
+  let value = 0;
+  for (let i = 0; i < width; i++) value = value * 256 + bytes[at + i]!;
+  return value;
+}
+
+export function join(parts: Bytes[]): Bytes {
+  const whole = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
+/** A byte string behind its length. */
+export function counted(bytes: Bytes, width: number): Bytes {
+  return join([number(bytes.length, width), bytes]);
+}
+
+/** Write a record's head in front of a payload of so many bytes. */
+export function writeHead(into: Bytes, at: number, type: number, size: number, channel: number): void {
+  into[at] = type;
+  into.set(number(size, 2), at + 2);
+  into.set(number(channel, 4), at + 4);
+}
+
+export function record(type: number, channel: number, payload: Bytes = new Uint8Array(0)): Bytes {
+  const whole = new Uint8Array(RECORD_HEAD + payload.length);
+  writeHead(whole, 0, type, payload.length, channel);
+  whole.set(payload, RECORD_HEAD);
+  return whole;
+}
+
+export interface RecordEvents {
+  /** A piece of a channel's bytes: of DATA nothing is waited for. */
+  onData(channel: number, piece: Bytes): void;
+  onRecord(type: number, channel: number, payload: Bytes): void;
+}
+
+/** Reads the down stream, however it is cut. */
+export class RecordReader {
+  private head = new Uint8Array(RECORD_HEAD);
+  private have = 0; // bytes of the head
+  private payload: Bytes | undefined; // of a record other than DATA
+  private missing = 0; // bytes of the payload
+
+  constructor(private readonly events: RecordEvents) {}
+
+  /** Take the next bytes. Returns false for a record that may not be. */
+  push(chunk: Bytes): boolean {
+    for (let at = 0; at < chunk.length; ) {
+      const { head } = this;
+      if (this.have < RECORD_HEAD) {
+        head[this.have++] = chunk[at++]!;
+        if (this.have < RECORD_HEAD) continue;
+        this.missing = readNumber(head, 2, 2);
+        if (!this.isGood()) return false;
+        this.payload = head[0] === DATA ? undefined : new Uint8Array(this.missing);
+      }
+      const part = chunk.subarray(at, at + this.missing);
+      at += part.length;
+      if (!this.payload) this.events.onData(readNumber(head, 4, 4), part);
+      else this.payload.set(part, this.payload.length - this.missing);
+      this.missing -= part.length;
+      if (this.missing) continue;
+      this.have = 0;
+      if (this.payload) this.events.onRecord(head[0]!, readNumber(head, 4, 4), this.payload);
+    }
+    return true;
+  }
+
+  private isGood(): boolean {
+    const type = this.head[0]!;
+    const channel = readNumber(this.head, 4, 4);
+    const size = this.missing;
+    if (this.head[1]) return false;
+    if (type === DATA) return channel > 0 && size > 0 && size <= MAX_PAYLOAD;
+    if (type === CREDIT) return channel > 0 && size === 4;
+    if (type === OPENED) return channel > 0 && size >= 7;
+    if (type === END) return !size;
+    return !channel && (type === ACK ? size === 8 : type === PING && !size);
+  }
+}

@@ -1,0 +1,15 @@
+/** `import { WebSocket } from "plainsocket"`: in pages, in workers, and with bundlers. */
+
+import { connect } from "./http/open.ts";
+import { carrierOf as carrierOfOurs } from "./interface.ts";
+import { makeWebSocket } from "./make.ts";
+
+const native = globalThis.WebSocket as typeof globalThis.WebSocket | undefined;
+const forced = /[?&]carrier=(\w+)/.exec(import.meta.url)?.[1];
+
+export const HTTPWebSocket = makeWebSocket(connect);
+export const WebSocket = forced === "http" || !native ? HTTPWebSocket : native;
+
+export function carrierOf(socket: globalThis.WebSocket): string {
+  return carrierOfOurs(socket) ?? "native";
+}

@@ -1,0 +1,9 @@
+// A worker of the old kind without a WebSocket of its own, which gets ours from the loader.
+
+delete self.WebSocket;
+importScripts("plainsocket.js");
+
+self.onmessage = async ({ data: { base, only } }) => {
+  const { run, shapeOf } = await import("./conformance.mjs");
+  postMessage({ shape: shapeOf(self.WebSocket), results: await run(self.WebSocket, base, only) });
+};

@@ -1,0 +1,16 @@
+/**
+ * The engine's own WebSocket where it has one; otherwise, or where `?carrier=http` behind this
+ * file's address says so, one with the same interface over plain HTTP.
+ */
+declare const chosen: typeof globalThis.WebSocket;
+
+/** The WebSocket over plain HTTP, whatever the engine has. */
+declare const http: typeof globalThis.WebSocket;
+
+/**
+ * What bears a connection: "native" is the engine's own WebSocket; "http" is a streaming response;
+ * "http-poll" is long polling, where something between page and server holds streams back.
+ */
+export declare function carrierOf(socket: globalThis.WebSocket): "native" | "http" | "http-poll";
+
+export { chosen as WebSocket, http as HTTPWebSocket };

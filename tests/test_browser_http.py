@@ -1,0 +1,200 @@
+"""The http carrier in real browsers: what the conformance suite can't see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import conformance_server
+from browsers import Browser
+from serving import Running, serving, wait_until
+
+pytestmark = pytest.mark.browser
+
+MODULE = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
+<script type="module">
+  import * as plainsocket from "./plainsocket.mjs?carrier=http";
+  Object.assign(window, { plainsocket, HTTP: plainsocket.WebSocket });
+</script>"""
+
+# A page of an engine without WebSocket, which uses it at once.
+LOADER = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
+<script>delete window.WebSocket</script>
+<script src="plainsocket.js"></script>
+<script>
+  var log = [];
+  var early = new WebSocket("/echo");
+  log.push(early.readyState, early.url, early.binaryType, early instanceof WebSocket, early.onopen);
+  early.onopen = function () { log.push("handler", this === early); early.send("hello"); };
+  early.addEventListener("open", function () { log.push("listener"); });
+  early.onmessage = function (event) { log.push(event.data); early.close(); };
+  early.onclose = function (event) { log.push(event.code, Object.keys(early).join()); };
+  early.binaryType = "arraybuffer";
+  early.mine = 1;
+  var given = new WebSocket("/echo");
+  given.onerror = function () { log.push("error"); };
+  given.close();
+  log.push(given.readyState);
+  try { early.send("x"); } catch (error) { log.push(error.name); }
+  try { new WebSocket("ftp://x"); } catch (error) { log.push(error.name); }
+  try { WebSocket("/echo"); } catch (error) { log.push(error.name); }
+</script>
+<script type="module" src="harness.mjs"></script>"""
+
+NATIVE = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
+<script>var native = WebSocket</script><script src="plainsocket.js"></script>"""
+
+FORCED = NATIVE.replace('src="plainsocket.js"', 'src="plainsocket.js" data-carrier="http"')
+BY_URL = NATIVE.replace("plainsocket.js", "plainsocket.js?carrier=http")
+MISSING = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
+<script src="plainsocket.js?carrier=nothing"></script>
+<script>
+  var log = [], socket = new WebSocket("/echo");
+  socket.onclose = function (event) { log.push(event.type, event.code, this.readyState); };
+  socket.addEventListener("error", function (event) { log.push(event.type); });
+</script>"""
+
+PAGES = {
+    "module": MODULE,
+    "loader": LOADER,
+    "native": NATIVE,
+    "forced": FORCED,
+    "by-url": BY_URL,
+    "missing": MISSING,
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    with serving(
+        conformance_server.ROUTES,
+        process_request=conformance_server.process_request,
+        max_message_size=2 << 20,
+        stop_timeout=1,
+        app=conformance_server.files(
+            conformance_server.SUITE, conformance_server.STATIC, pages=PAGES
+        ),
+    ) as running:
+        yield running
+
+
+class Page:
+    """A page in a browser, and JavaScript run in it."""
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self.driver = browser.driver
+        self.driver.get(url)
+
+    def value(self, expression: str) -> Any:
+        return self.driver.execute_script(f"return {expression}")
+
+    def wait_for(self, expression: str) -> None:
+        wait_until(lambda: self.value(f"!!({expression})"))
+
+    def run(self, body: str, **names: Any) -> Any:
+        """The result of an async function with this body, in which `names` have their values."""
+        outcome = self.driver.execute_async_script(
+            f"""const [names, done] = arguments;
+            const {{ {", ".join(names)} }} = names;
+            const wait = (what) => new Promise((resolve) => {{
+              const look = () => what() ? resolve() : setTimeout(look, 10);
+              look();
+            }});
+            const came = (socket, type) => new Promise((resolve) => {{
+              socket.addEventListener(type, resolve, {{ once: true }});
+            }});
+            (async () => {{ {body} }})().then(
+              (value) => done({{ value }}), (error) => done({{ error: String(error) }}));""",
+            names,
+        )
+        assert "error" not in outcome, outcome
+        return outcome.get("value")
+
+
+@pytest.fixture
+def page_at(browser: Browser, server: Running) -> Callable[[str], Page]:
+    return lambda name: Page(browser, f"http://127.0.0.1:{server.port}/{name}")
+
+
+@pytest.fixture
+def page(page_at: Callable[[str], Page]) -> Page:
+    page = page_at("module")
+    page.wait_for("window.HTTP")
+    return page
+
+
+# -- the loader ----------------------------------------------------------------------------------
+
+
+def test_a_native_websocket_is_left_alone(page_at: Callable[[str], Page]) -> None:
+    page = page_at("native")
+    assert page.value("WebSocket === native && !window.plainsocket")
+    loaded = page.value("performance.getEntriesByType('resource').map((one) => one.name)")
+    assert [name for name in loaded if "plainsocket-" in name] == []
+
+
+@pytest.mark.parametrize("name", ["forced", "by-url"])
+def test_a_page_may_force_a_carrier(page_at: Callable[[str], Page], name: str) -> None:
+    page = page_at(name)
+    assert page.value("WebSocket !== native")
+    assert page.run(
+        """const socket = new WebSocket("/echo");
+        await came(socket, "open");
+        return [plainsocket.carrierOf(socket), String(socket)];"""
+    ) == ["http", "[object WebSocket]"]
+
+
+def test_sockets_that_wait_for_the_file(page_at: Callable[[str], Page], server: Running) -> None:
+    page = page_at("loader")
+    page.wait_for("log.includes('mine')")
+    log = page.value("log")
+    url = f"ws://127.0.0.1:{server.port}/echo"
+    assert log[:5] == [0, url, "blob", True, None]
+    assert log[5:9] == [2, "InvalidStateError", "SyntaxError", "TypeError"]
+    later = log[9:]
+    later.remove("error")
+    # The one difference to the engine's own: what was set before the file came is called last.
+    assert later == ["listener", "handler", True, "hello", 1005, "mine"]
+
+
+@pytest.mark.parametrize("where", ["window", "classic"])
+def test_conformance_by_the_loader(
+    page_at: Callable[[str], Page], server: Running, where: str
+) -> None:
+    """In a page and in a worker that have no WebSocket but the loader's."""
+    page = page_at("loader")
+    page.wait_for("window.runSuite")
+    outcome = page.run(
+        "return runSuite({ where, which: 'native', base })",
+        where=where,
+        base=f"ws://127.0.0.1:{server.port}",
+    )
+    assert len(outcome["results"]) > 60
+    assert [one for one in outcome["results"] if one["error"]] == []
+
+
+def test_a_file_that_does_not_come(page_at: Callable[[str], Page]) -> None:
+    page = page_at("missing")
+    page.wait_for("log.length == 4")
+    assert page.value("log") == ["error", "close", 1006, 3]
+    # The next socket asks for it again.
+    assert page.run("return (await came(new WebSocket('/echo'), 'close')).code") == 1006
+
+
+# -- requests ------------------------------------------------------------------------------------
+
+
+def test_an_open_is_one_request(page: Page) -> None:
+    requests = page.run(
+        """performance.clearResourceTimings();
+        const socket = new HTTP("/echo");
+        await came(socket, "open");
+        await new Promise((done) => setTimeout(done, 300));
+        const entries = performance.getEntriesByType("resource").length;
+        socket.send("x");
+        await came(socket, "message");
+        return entries;"""
+    )
+    assert requests <= 1  # the streaming answer may not count before it has ended
