@@ -23,6 +23,7 @@ from gevent.event import Event
 from gevent.pool import Pool
 
 from . import tls
+from .assets import is_asked_for as is_file
 from .draining import IdleConnections, close_all
 from .endpoint import Dispatcher, Endpoint, Runner
 from .forwarded import ProxyError, TrustedProxies, read_proxy_header
@@ -489,7 +490,7 @@ class _RoutingHandler(WebSocketHandler):
                 self._reserve_address(request)
             if handler is not None and request.wants_websocket:
                 self._serve_websocket(handler, request)
-            elif owner.app is not None:
+            elif owner.app is not None or (self.options.browser_files and is_file(self.environ)):
                 super().run_application()
             elif handler is not None:
                 raise upgrade_required(request)
