@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import os
 import queue
+import socket
 import struct
 import threading
 import time
@@ -111,6 +112,7 @@ class Reply:
         self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
     ) -> None:
         self.connection = connection
+        self._socket = connection.sock or response.fp.raw._sock  # type: ignore[attr-defined]
         self.response = response
         self.status = response.status
         self.headers = {name.lower(): value for name, value in response.getheaders()}
@@ -130,18 +132,20 @@ class Reply:
         return data
 
     def close(self) -> None:
-        # Not the connection's close, which waits for a thread that is reading.
-        if self.connection.sock is not None:
-            with contextlib.suppress(OSError):
-                self.connection.sock.shutdown(2)
+        # A shutdown first: closing waits for a thread that is reading.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self.response.close()
         self.connection.close()
 
 
-def post(
-    port: int, path: str, body: bytes, *, timeout: float = PATIENCE, **headers: str | None
-) -> Reply:
+replies: list[Reply] = []
+"""All that have been given, for a test to close."""
+
+
+def post(port: int, path: str, body: bytes, **headers: str | None) -> Reply:
     """Send one request on a connection of its own; `headers` with `_` for `-`."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     fields: dict[str, str | None] = {
         "content-type": CONTENT_TYPE,
         "origin": f"http://127.0.0.1:{port}",
@@ -149,7 +153,9 @@ def post(
     fields |= {name.replace("_", "-"): value for name, value in headers.items()}
     sent = {name: value for name, value in fields.items() if value is not None}
     connection.request("POST", path, body, sent)
-    return Reply(connection, connection.getresponse())
+    reply = Reply(connection, connection.getresponse())
+    replies.append(reply)
+    return reply
 
 
 # -- a page --------------------------------------------------------------------------------------
@@ -264,14 +270,15 @@ class Page:
         **headers: str | None,
     ) -> None:
         self.port, self.path = port, path
-        self.mode, self.seconds, self.credit = mode, seconds, credit
+        self.mode, self.credit = mode, credit
+        self.seconds = min(seconds, 1) if mode == POLL else seconds  # a test waits for that long
         self.headers = headers
         self.request = request
         self.lock = threading.RLock()
         self._changed = threading.Condition(self.lock)
         self.token = b""
         self.sockets: dict[int, Socket] = {}
-        self._channels = 0
+        self.channels = 0
         self._records = Records()
         self.received = 0  # of the down stream
         self._told = 0
@@ -315,8 +322,8 @@ class Page:
     def socket(self, path: str | None = None, *, subprotocols: str = "", **headers: Any) -> Socket:
         """Open a WebSocket; raises AssertionError where it is refused."""
         with self.lock:
-            self._channels += 1
-            socket = self.sockets[self._channels] = Socket(self, self._channels)
+            self.channels += 1
+            socket = self.sockets[self.channels] = Socket(self, self.channels)
         body = open_body(
             socket.channel,
             token=self.token,

@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from . import twins  # noqa: F401 - before all else: it decides what the imports below find
+from .assets import static_app, static_url
 from .endpoint import Endpoint
 from .errors import ConnectionClosed, WebSocketError
 from .handler import WebSocketHandler
@@ -40,6 +41,8 @@ __all__ = [
     "WebSocketError",
     "WebSocketHandler",
     "serve",
+    "static_app",
+    "static_url",
     "wsgi",
 ]
 
