@@ -16,6 +16,7 @@ import plainsocket
 import ruffle
 from browsers import Browser
 from serving import Running, serving, wait_until
+from test_demo_page import DemoPage
 
 pytestmark = [
     pytest.mark.browser,
@@ -116,6 +117,15 @@ HEAD
 </html>
 """
 
+# Uses the WebSocket at once, whether or not the loader has got it already.
+EARLY = """
+<script>
+  var early = new WebSocket("ws://" + location.host + "/echo"), seen = [early.readyState];
+  early.onopen = function () { early.send("early"); };
+  early.onmessage = function (event) { seen.push(event.data); };
+</script>
+"""
+
 PATHS = {"/echo": echo, "/close": close, "/vanish": vanish, "/headers": headers}
 
 
@@ -135,7 +145,15 @@ def server() -> Iterator[Running]:
     code = (ruffle.STATIC / "plainsocket-flash.js").read_text()
     old = f"<script>{OLD_ENGINE % code}</script>"
     no_native = "<script>delete window.WebSocket</script>"
+    modern = "<script>WebSocket = __ruffleWS; ReadableStream = __ruffleStreams</script>"
+    loader = '<script src="/plainsocket.js"></script>'
+    forced = loader.replace(" ", " data-carrier=flash ", 1)
+    demo = (ruffle.STATIC / "demo.html").read_text()
+    assert "<head>" in demo
     pages = {
+        "/loader": f"<!doctype html>{fast}{loader}{EARLY}<body>",
+        "/loader-forced": f"<!doctype html>{fast}{modern}{forced}{EARLY}<body>",
+        "/demo": demo.replace("<head>", f"<head>{fast}{loader}"),
         "/": f"<!doctype html><meta charset=utf-8>{fast}{FLASH}<body>",
         "/old": f"<!doctype html><meta charset=utf-8>{fast}{old}<body>",
         "/without": f"<!doctype html>{no_native}{FLASH}<body>",
@@ -352,6 +370,35 @@ def test_request_has_the_pages_origin_and_cookies(page: Browser, server: Running
     assert sent["origin"] == f"http://127.0.0.1:{server.port}"
     assert sent["cookie"] == "flavour=oat"
     assert elsewhere == ["error", [1006, "", False]]  # of another origin, hence refused
+
+
+@pytest.mark.parametrize("path", ["/loader", "/loader-forced"])
+def test_the_loader_takes_it(page: Browser, server: Running, path: str) -> None:
+    outcome = run(
+        page,
+        server,
+        """
+        await new Promise((resolve) => {
+          const look = () => seen.length > 1 ? resolve() : setTimeout(look, 10);
+          look();
+        });
+        early.close();
+        await until(early);
+        WebSocket.loadFlashPolicyFile("xmlsocket://localhost:843");
+        return [seen, plainsocket.carrierOf(early), early instanceof WebSocket, errors];
+        """,
+        path,
+    )
+    assert outcome == [[0, "early"], "flash", True, []]
+
+
+def test_demo_page(page: Browser, server: Running) -> None:
+    demo = DemoPage(page, f"http://127.0.0.1:{server.port}/demo")
+    demo.open()
+    demo.send("Grüße über Flash")
+    demo.wait_for_line("received", "Grüße über Flash")
+    is_flash = "return 'loadFlashPolicyFile' in WebSocket"
+    assert page.driver.execute_script(is_flash) is True
 
 
 def test_text_in_an_old_engine(page: Browser, server: Running) -> None:
