@@ -934,7 +934,7 @@ def test_pool_of_the_server_bounds_handlers() -> None:
         reply = post(server.port, "/echo", open_body(2, token=page.token))
         assert reply.status == 503
         reply.close()
-        assert page.up(record(END)).status == 204  # or the server would wait for it to end
+        page.up(record(END)).close()  # or the server would wait for these to end
 
 
 def test_nothing_is_left_of_a_session() -> None:

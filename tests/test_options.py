@@ -45,12 +45,14 @@ OTHERS = [
     "compression_context",
     "trusted_proxies",
     "proxy_protocol",
+    "flash_policy",
     "observer",
     "origins",
     "subprotocols",
     "process_request",
     "stop_timeout",
     "http_carrier",
+    "browser_files",
 ]
 
 

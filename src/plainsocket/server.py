@@ -24,6 +24,7 @@ from gevent.event import Event
 from gevent.pool import Pool
 
 from . import tls
+from .assets import is_asked_for as is_file
 from .draining import IdleConnections, close_all
 from .endpoint import Dispatcher, Endpoint, Runner
 from .forwarded import ProxyError, TrustedProxies, read_proxy_header
@@ -38,6 +39,7 @@ from .websocket import Handler, WebSocket
 from .wsgi import Application
 
 if TYPE_CHECKING:
+    from .flashpolicy import FlashOption, FlashPolicy, FlashPolicyServer
     from .sessions import ChannelHost, Sessions
 
 Routes = Handler | type[Endpoint] | Mapping[str, Handler | type[Endpoint]]
@@ -55,6 +57,10 @@ class Server:
     Unix socket at the path `unix`, with the permissions `unix_mode`. Or on `listener`, a socket
     that listens already, as handed over by systemd or another process. `ssl_context` makes it
     TLS. `options` are the fields of `Options`.
+
+    `flash_policy` lets Flash programs connect (see docs/flash.md): True has this port answer Flash
+    Player's question, for this port and for pages that `origins` allows; a port, such as 843, has
+    that one answer as well; a `FlashPolicy` or `FlashPolicyServer` says who may, and where else.
 
     As a context manager it starts, and stops at the end of the block::
 
@@ -74,6 +80,7 @@ class Server:
         reuse_port: bool = False,
         app: Application | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        flash_policy: FlashOption = None,
         **options: Any,
     ) -> None:
         unknown = set(options) - {field.name for field in dataclasses.fields(Options)}
@@ -93,6 +100,10 @@ class Server:
         self._address: tuple[str, int] | str = ""
         self._ssl_context = None if ssl_context is None else tls.adapt(ssl_context)
         self._http: _HTTPServer | None = None
+        self._flash_wanted = flash_policy
+        self.flash_policy: FlashPolicy | None = None
+        self.flash_policy_server: FlashPolicyServer | None = None
+        """What answers Flash Player on a port of its own."""
         self._stopping = Event()
         self.connections: set[WebSocket] = set()
         """The open WebSockets."""
@@ -149,6 +160,16 @@ class Server:
             raise RuntimeError("the server has been started already")
         listener = adopt(self._listener) if self._listener is not None else listen(**self._place)
         self._address = address_of(listener)
+        if self._flash_wanted is not None:
+            from .flashpolicy import start_beside
+
+            try:
+                self.flash_policy, self.flash_policy_server = start_beside(
+                    self._flash_wanted, address=self._address, origins=self.options.origins
+                )
+            except BaseException:
+                listener.close()
+                raise
         self._http = _HTTPServer(self, _gevent_socket(listener), self._ssl_context)
         self._http.start()
         logger.info("listening on %s", address_name(self._address))
@@ -198,6 +219,8 @@ class Server:
         if self._http is None or self._http.closed:
             return
         self._http.close()
+        if self.flash_policy_server is not None:
+            self.flash_policy_server.stop()
         timeout = self.options.stop_timeout if timeout is None else timeout
         with gevent.Timeout(timeout, cast("Any", False)):  # False: no error at the block's end
             close_all(self.connections)
@@ -224,6 +247,7 @@ def serve(
     reuse_port: bool = False,
     app: Application | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    flash_policy: FlashOption = None,
     **options: Any,
 ) -> None:
     """Serve until SIGINT or SIGTERM comes. The arguments are those of `Server`."""
@@ -237,6 +261,7 @@ def serve(
         reuse_port=reuse_port,
         app=app,
         ssl_context=ssl_context,
+        flash_policy=flash_policy,
         **options,
     ).serve_forever()
 
@@ -572,6 +597,10 @@ class _RoutingHandler(_Routed, WebSocketHandler):
             self.is_fresh = False
             return super().read_requestline()
 
+    @property
+    def flash_policy(self) -> FlashPolicy | None:
+        return self.server.owner.flash_policy
+
     def run_application(self) -> None:
         owner = self.server.owner
         self._is_of_session = asks_for_http_carrier(self.environ, self.options)
@@ -587,7 +616,7 @@ class _RoutingHandler(_Routed, WebSocketHandler):
                 self.reserve_address(request)
             if handler is not None and request.wants_websocket:
                 self.serve_websocket(handler, request)
-            elif owner.app is not None:
+            elif owner.app is not None or (self.options.browser_files and is_file(self.environ)):
                 super().run_application()
             elif handler is not None:
                 raise upgrade_required(request)
