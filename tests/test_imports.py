@@ -19,6 +19,7 @@ PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
 OPTIONAL = [
     "gunicorn", "compat", "rooms", "redis", "flashpolicy", "metrics", "cli", "demo",
     "run", "reloader", "views", "engineio", "flask", "django", "bottle", "falcon", "pyramid",
+    "sessions", "carriers.http", "carriers.records",  # where the http carrier is used
 ]  # fmt: skip
 WITHOUT_IO = [
     "origin",
