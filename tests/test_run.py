@@ -320,9 +320,12 @@ def test_bottles_reloader(tmp_path: Path) -> None:
     port = free_port()
     program = BOTTLE.replace("8087", str(port))
     (tmp_path / "chat.py").write_text(program)
-    with other_server(tmp_path, port, sys.executable, "chat.py") as server:
-        assert said(port) == "one hello"
+    with (
+        other_server(tmp_path, port, sys.executable, "chat.py") as server,
+        open_echo(port) as peer,
+    ):
         check_reloading(server, tmp_path / "chat.py", lambda: said(port), "two hello")
+        assert close_of(peer) == 1001
 
 
 FLASK_SOCKETIO = """

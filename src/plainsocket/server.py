@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 import gevent
@@ -200,7 +201,13 @@ class Server:
                 self._http.cut()
             self._stopping.set()
 
-        previous = {number: signal.getsignal(number) for number in _SIGNALS}
+        def on_python_signal(_number: int, _frame: FrameType | None) -> None:
+            # For thread.interrupt_main(), by which reloaders stop a program: unlike a signal it
+            # passes libev by, and would raise KeyboardInterrupt in whatever runs just then.
+            loop.run_callback_threadsafe(gevent.spawn_raw, on_signal)
+
+        loop = gevent.get_hub().loop
+        previous = {number: signal.signal(number, on_python_signal) for number in _SIGNALS}
         watchers = [gevent.signal_handler(number, on_signal) for number in _SIGNALS]
         try:
             yield
