@@ -246,6 +246,7 @@ def terminal(*arguments: str, **variables: str) -> Iterator[Terminal]:
 
 
 @both
+@pytest.mark.slow
 def test_a_session(variables: dict[str, str], tmp_path: Path) -> None:
     variables = {**variables, "XDG_STATE_HOME": str(tmp_path)}
     with serving(echo) as server:
@@ -290,6 +291,7 @@ def test_a_session(variables: dict[str, str], tmp_path: Path) -> None:
 
 
 @both
+@pytest.mark.slow
 def test_the_server_closes_while_one_types(variables: dict[str, str]) -> None:
     with serving() as server, terminal(server.url(), "--no-history", **variables) as term:
         term.wait_for_prompt()
@@ -302,6 +304,7 @@ def test_the_server_closes_while_one_types(variables: dict[str, str]) -> None:
 
 
 @both
+@pytest.mark.slow
 def test_ctrl_c(variables: dict[str, str]) -> None:
     with serving() as server, terminal(server.url(), "--no-history", **variables) as term:
         term.wait_for_prompt()

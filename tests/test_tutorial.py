@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 import signal
@@ -42,6 +43,7 @@ from websockets.typing import Origin, Subprotocol
 import needs
 from browsers import Browser
 from plainsocket import Options
+from plainsocket.cli import _parser
 from processes import ROOT, START, Program, running
 from trust import trusting
 
@@ -55,6 +57,7 @@ DOCUMENTS = (
     "docs/streaming.md",
     "docs/security.md",
     "docs/frameworks.md",
+    "docs/client.md",
 )
 PYTEST = ".venv/bin/pytest"
 HTTP_SERVER = "python -m http.server 8000 --bind 127.0.0.1"
@@ -290,7 +293,9 @@ def test_every_command_can_be_given(document: str) -> None:
     blocks = [block.text for block in BLOCKS[document] if block.language == "sh"]
     for line in "".join(blocks).splitlines():
         words = shlex.split(line, comments=True)
-        if words[0] == "make":
+        if "plainsocket" in words:
+            _parser().parse_args(words[words.index("plainsocket") + 1 :])
+        elif words[0] == "make":
             assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), line
         elif words[0] == "python" and line != HTTP_SERVER:
             assert len(words) == 2, line
@@ -345,6 +350,12 @@ def test_the_readmes_server(folder: Folder) -> None:
     with serving(folder, "server.py"), client(folder, "/echo") as peer:
         peer.send("Hello")
         assert peer.recv(timeout=PATIENCE) == "Hello"
+
+
+@uses("README.md", "server.py", "client.py")
+def test_the_readmes_client(folder: Folder) -> None:
+    with serving(folder, "server.py"):
+        assert run_client(folder, "client.py") == "Hello\n"
 
 
 @uses("README.md", "endpoint.py")
@@ -993,3 +1004,38 @@ def test_the_reloader(folder: Folder) -> None:
         with client(folder, "/echo") as peer:
             peer.send("Hello")
             assert peer.recv(timeout=PATIENCE) == "Hello"
+# -- the client ----------------------------------------------------------------------------------
+
+CLIENT = "docs/client.md"
+
+
+def run_client(folder: Folder, name: str) -> str:
+    done = subprocess.run(
+        [sys.executable, name],
+        cwd=folder.path,
+        env={name: each for name, each in os.environ.items() if not name.endswith("_proxy")},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@uses(CLIENT, "server.py", "hello.py", "many.py", "refused.py")
+def test_clients(folder: Folder) -> None:
+    with serving(folder, "server.py"):
+        assert run_client(folder, "hello.py") == "Hello\n"
+        assert run_client(folder, "many.py") == "100\n"
+        assert run_client(folder, "refused.py").startswith("404 ")
+    assert "can't connect to 127.0.0.1" in run_client(folder, "refused.py")
+
+
+@pytest.mark.slow
+@uses(CLIENT, "server.py", "feed.py")
+def test_a_client_that_comes_back(folder: Folder) -> None:
+    with running(sys.executable, "feed.py", cwd=folder.path) as program:
+        for count in (1, 2):
+            with serving(folder, "server.py"):
+                program.wait_for(r"\A" + r"Hello\s+" * count)
