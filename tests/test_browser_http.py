@@ -242,18 +242,16 @@ def test_one_that_floods_leaves_room_for_another(page: Page) -> None:
 
 # Counts up, and checks what comes back, until told to stop.
 COUNTING = """
-    window.wrong = [];
-    window.got = 0;
-    window.sent = 0;
-    window.socket = new HTTP("/echo");
+    const socket = new HTTP("/echo");
+    const count = window.count = { sent: 0, got: 0, wrong: [], socket };
     socket.onmessage = ({ data }) => {
-      if (Number(data) !== got) wrong.push(data);
-      got++;
+      if (Number(data) !== count.got++) count.wrong.push(data);
     };
-    socket.onclose = ({ code }) => wrong.push("closed: " + code);
-    await new Promise((done) => { socket.onopen = done; });
-    window.counting = setInterval(() => {
-      for (let n = 0; n < 20 && sent - got < 2000; n++) socket.send(String(sent++));
+    socket.onclose = ({ code }) => count.wrong.push("closed: " + code);
+    await came(socket, "open");
+    count.timer = setInterval(() => {
+      const most = Math.min(20, 2000 + count.got - count.sent);
+      for (let n = 0; n < most; n++) socket.send(String(count.sent++));
     }, 5);"""
 
 
@@ -269,17 +267,17 @@ def wired(browser: Browser, server: Running) -> Iterator[tuple[Page, Wire]]:
 
 def finish_counting(page: Page) -> int:
     """Stop and wait for the last; returns how many came."""
-    page.value("clearInterval(counting)")
-    page.wait_for("got === sent || wrong.length")
-    assert page.value("wrong") == []
-    return int(page.value("got"))
+    page.value("clearInterval(count.timer)")
+    page.wait_for("count.got === count.sent || count.wrong.length")
+    assert page.value("count.wrong") == []
+    return int(page.value("count.got"))
 
 
 def test_cut_connections_lose_nothing(wired: tuple[Page, Wire]) -> None:
     page, wire_ = wired
     page.run(COUNTING)
     for number in range(8):
-        page.wait_for(f"got > {number * 200}")
+        page.wait_for(f"count.got > {number * 200}")
         wire_.cut()
     assert finish_counting(page) > 1400
 
@@ -287,10 +285,10 @@ def test_cut_connections_lose_nothing(wired: tuple[Page, Wire]) -> None:
 def test_a_network_that_is_gone_for_a_while(wired: tuple[Page, Wire]) -> None:
     page, wire_ = wired
     page.run(COUNTING)
-    page.wait_for("got > 50")
+    page.wait_for("count.got > 50")
     wire_.accepts = False
     wire_.cut()
-    page.wait_for("sent - got >= 2000")
+    page.wait_for("count.sent - count.got >= 2000")
     wire_.accepts = True
     page.value("window.dispatchEvent(new Event('online'))")
     finish_counting(page)
@@ -300,9 +298,9 @@ def test_a_network_that_falls_silent(wired: tuple[Page, Wire]) -> None:
     """Nothing is refused, nothing comes: what the page learns of the change makes it try anew."""
     page, wire_ = wired
     page.run(COUNTING)
-    page.wait_for("got > 50")
+    page.wait_for("count.got > 50")
     wire_.works.clear()
-    page.wait_for("sent - got >= 2000")
+    page.wait_for("count.sent - count.got >= 2000")
     wire_.leave_silent()
     page.value("window.dispatchEvent(new Event('online'))")
     finish_counting(page)
@@ -310,12 +308,12 @@ def test_a_network_that_falls_silent(wired: tuple[Page, Wire]) -> None:
 
 def test_a_server_that_does_not_know_the_session(wired: tuple[Page, Wire]) -> None:
     page, wire_ = wired
-    with serving(conformance_server.ROUTES) as other:
-        page.run("window.socket = new HTTP('/echo'); await came(socket, 'open');")
+    with serving(conformance_server.ROUTES, stop_timeout=1) as other:
+        page.run("window.one = new HTTP('/echo'); await came(window.one, 'open');")
         wire_.target = other.port
         wire_.cut()
         code = page.run(
-            """const close = await came(socket, "close");
+            """const close = await came(window.one, "close");
             return [close.code, close.wasClean];"""
         )
         assert code == [1006, False]
@@ -327,8 +325,8 @@ def test_streams_that_are_held_back(browser: Browser, server: Running) -> None:
         page = Page(browser, f"http://127.0.0.1:{made.port}/module")
         page.wait_for("window.HTTP")
         page.run(COUNTING)
-        assert page.value("plainsocket.carrierOf(socket)") == "http-poll"
-        page.wait_for("got > 300")
+        assert page.value("[count.wrong, plainsocket.carrierOf(count.socket)]") == [[], "http-poll"]
+        page.wait_for("count.got > 300")
         finish_counting(page)
         browser.driver.get("about:blank")
 
@@ -336,13 +334,13 @@ def test_streams_that_are_held_back(browser: Browser, server: Running) -> None:
 def test_streams_that_are_held_back_from_now_on(wired: tuple[Page, Wire]) -> None:
     page, wire_ = wired
     page.run(COUNTING)
-    page.wait_for("got > 50")
-    assert page.value("plainsocket.carrierOf(socket)") == "http"
+    page.wait_for("count.got > 50")
+    assert page.value("plainsocket.carrierOf(count.socket)") == "http"
     wire_.holds_streams = True
     wire_.cut()
-    page.wait_for("plainsocket.carrierOf(socket) === 'http-poll'")
-    got = page.value("got")
-    page.wait_for(f"got > {got + 200}")
+    page.wait_for("plainsocket.carrierOf(count.socket) === 'http-poll'")
+    got = page.value("count.got")
+    page.wait_for(f"count.got > {got + 200}")
     finish_counting(page)
 
 
