@@ -7,9 +7,11 @@ reorder them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import os
 import queue
+import socket
 import struct
 import threading
 import time
@@ -111,6 +113,7 @@ class Reply:
         self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
     ) -> None:
         self.connection = connection
+        self._socket = connection.sock or response.fp.raw._sock  # type: ignore[attr-defined]
         self.response = response
         self.status = response.status
         self.headers = {name.lower(): value for name, value in response.getheaders()}
@@ -130,18 +133,20 @@ class Reply:
         return data
 
     def close(self) -> None:
-        # Not the connection's close, which waits for a thread that is reading.
-        if self.connection.sock is not None:
-            with contextlib.suppress(OSError):
-                self.connection.sock.shutdown(2)
+        # A shutdown first: closing waits for a thread that is reading.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self.response.close()
         self.connection.close()
 
 
-def post(
-    port: int, path: str, body: bytes, *, timeout: float = PATIENCE, **headers: str | None
-) -> Reply:
+replies: list[Reply] = []
+"""All that have been given, for a test to close."""
+
+
+def post(port: int, path: str, body: bytes, **headers: str | None) -> Reply:
     """Send one request on a connection of its own; `headers` with `_` for `-`."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     fields: dict[str, str | None] = {
         "content-type": CONTENT_TYPE,
         "origin": f"http://127.0.0.1:{port}",
@@ -149,7 +154,9 @@ def post(
     fields |= {name.replace("_", "-"): value for name, value in headers.items()}
     sent = {name: value for name, value in fields.items() if value is not None}
     connection.request("POST", path, body, sent)
-    return Reply(connection, connection.getresponse())
+    reply = Reply(connection, connection.getresponse())
+    replies.append(reply)
+    return reply
 
 
 # -- a page --------------------------------------------------------------------------------------
@@ -264,14 +271,15 @@ class Page:
         **headers: str | None,
     ) -> None:
         self.port, self.path = port, path
-        self.mode, self.seconds, self.credit = mode, seconds, credit
+        self.mode, self.credit = mode, credit
+        self.seconds = min(seconds, 1) if mode == POLL else seconds  # a test waits for that long
         self.headers = headers
         self.request = request
         self.lock = threading.RLock()
         self._changed = threading.Condition(self.lock)
         self.token = b""
         self.sockets: dict[int, Socket] = {}
-        self._channels = 0
+        self.channels = 0
         self._records = Records()
         self.received = 0  # of the down stream
         self._told = 0
@@ -315,8 +323,8 @@ class Page:
     def socket(self, path: str | None = None, *, subprotocols: str = "", **headers: Any) -> Socket:
         """Open a WebSocket; raises AssertionError where it is refused."""
         with self.lock:
-            self._channels += 1
-            socket = self.sockets[self._channels] = Socket(self, self._channels)
+            self.channels += 1
+            socket = self.sockets[self.channels] = Socket(self, self.channels)
         body = open_body(
             socket.channel,
             token=self.token,
@@ -334,9 +342,9 @@ class Page:
             head = reply.read_exactly(2)
             self.session = NewSession(head + reply.read_exactly(head[1] + 21))
             self.token = self.session.token
-            for target, reply_of_open in ((self._run_down, reply), (self._run_up, None)):
-                arguments = () if reply_of_open is None else (reply_of_open,)
-                thread = threading.Thread(target=target, args=arguments, daemon=True)
+            down = functools.partial(self._run_down, reply)
+            for target in (down, self._run_up, self._run_up):
+                thread = threading.Thread(target=target, daemon=True)
                 self._threads.append(thread)
                 thread.start()
         assert socket.opened.wait(PATIENCE)
@@ -350,11 +358,14 @@ class Page:
             self._changed.notify_all()
 
     def _has_something(self) -> bool:
-        if self.is_over.is_set() or self._must_answer or self._unacknowledged:
+        if self.is_over.is_set() or self._must_answer:
+            return True
+        if self._up_sent < self._up_start + len(self._unacknowledged):
             return True
         return self.received - self._told >= 256 * 1024
 
     def _run_up(self) -> None:
+        """One of two: so that there are two requests at a time at most."""
         while True:
             with self._changed:
                 waits = None if self.received == self._told else 1.0
@@ -362,10 +373,16 @@ class Page:
                 if self.is_over.is_set():
                     return
                 self._must_answer = False
-                offset = self._up_start
-                data = bytes(self._unacknowledged[: self.session.largest - 300])
+                offset = self._up_sent
+                start = offset - self._up_start
+                data = bytes(self._unacknowledged[start : start + self.piece()])
+                self._up_sent += len(data)
                 received = self._told = self.received
             self._send(offset, data, received)
+
+    def piece(self) -> int:
+        """Bytes that the next request may have."""
+        return int(self.session.largest) - 300
 
     def _send(self, offset: int, data: bytes, received: int) -> None:
         try:
@@ -376,23 +393,30 @@ class Page:
             finally:
                 reply.close()
         except (OSError, http.client.HTTPException, ValueError):
-            self._must_answer = True
-            time.sleep(0.01)
+            self._again()
             return
         if reply.status == 204:
             acknowledged, self.written = map(int, reply.headers["plainsocket"].split())
             self._acknowledge(acknowledged)
         elif reply.status in (409, 429):
-            self._must_answer = True
-            time.sleep(0.01)
+            self._again()
         else:
             self.over(reply.status)
+
+    def _again(self) -> None:
+        """Send what is not acknowledged once more."""
+        time.sleep(0.01)
+        with self._changed:
+            self._up_sent = self._up_start
+            self._must_answer = True
+            self._changed.notify_all()
 
     def _acknowledge(self, offset: int) -> None:
         with self.lock:
             if offset > self._up_start:
                 del self._unacknowledged[: offset - self._up_start]
                 self._up_start = offset
+                self._up_sent = max(self._up_sent, offset)
 
     # -- down --------------------------------------------------------------------------------------
 

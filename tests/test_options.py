@@ -46,6 +46,7 @@ OTHERS = [
     "process_request",
     "stop_timeout",
     "http_carrier",
+    "browser_files",
 ]
 
 

@@ -10,6 +10,7 @@ plainsocket.serve({"/echo": echo}, port=8087)
 """
 
 from . import twins  # noqa: F401 - before all else: it decides what the imports below find
+from .assets import static_app, static_url
 from .endpoint import Endpoint
 from .errors import ConnectionClosed, WebSocketError
 from .handler import WebSocketHandler
@@ -32,5 +33,7 @@ __all__ = [
     "WebSocketError",
     "WebSocketHandler",
     "serve",
+    "static_app",
+    "static_url",
     "wsgi",
 ]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 from datetime import timedelta
 from types import FrameType
-from typing import Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import gevent
 from gevent import pywsgi
@@ -23,9 +23,12 @@ from .draining import IdleConnections, close_all
 from .frames import CloseCode
 from .handler import WebSocketHandler
 from .handshake import Accepted, Request
-from .opening import address_name
+from .opening import address_name, asks_for_http_carrier
 from .options import Options
 from .websocket import WebSocket
+
+if TYPE_CHECKING:
+    from .sessions import Sessions
 
 _OF_GUNICORN: Final = (
     "proxy_protocol",
@@ -89,6 +92,12 @@ class Worker(GeventWorker):
             # A signal may come in the middle of anything, or while the loop sleeps.
             gevent.get_hub().loop.run_callback_threadsafe(self._leaving.set)
 
+    def add(self, websocket: WebSocket) -> None:
+        """A WebSocket has been opened."""
+        self.websockets.add(websocket)
+        if not self.alive:
+            websocket.close(CloseCode.GOING_AWAY, "server is stopping")
+
     def count_request(self) -> None:
         """Count a request, and leave after `max_requests` of them."""
         self.nr += 1
@@ -118,6 +127,8 @@ class _HTTPServer(pywsgi.WSGIServer):
     ) -> None:
         self.worker = worker
         self.idle = IdleConnections()
+        self.idle_of_sessions = IdleConnections()
+        self.http_sessions: Sessions | None = None  # once the http carrier is used
         self._context = context
         address = listener.getsockname()
         super().__init__(
@@ -154,6 +165,24 @@ class _HTTPServer(pywsgi.WSGIServer):
     def close(self) -> None:
         super().close()
         self.idle.end_all()
+        if self.http_sessions is not None:
+            self.http_sessions.stop()
+
+    def new_sessions(self) -> Sessions:
+        from .sessions import Sessions, serve_by  # only where it is used
+
+        return Sessions(
+            self.worker.options,
+            serve_by(self.application),
+            pool=self.pool,
+            add=self.worker.add,
+            remove=self.worker.websockets.discard,
+            on_empty=self._end_idle_of_sessions,
+        )
+
+    def _end_idle_of_sessions(self) -> None:
+        if self.closed:
+            self.idle_of_sessions.end_all()
 
 
 class _Handler(WebSocketHandler, PyWSGIHandler):
@@ -161,29 +190,35 @@ class _Handler(WebSocketHandler, PyWSGIHandler):
 
     server: _HTTPServer
     is_fresh = True  # no request has come yet
+    _is_of_session = False  # the last request was of the http carrier
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.options = self.server.worker.options
 
     def read_requestline(self) -> str:
-        with self.server.idle.waiting(self.socket, is_fresh=self.is_fresh):
+        server = self.server
+        # A page whose WebSockets are being closed still has to answer that.
+        idle = server.idle_of_sessions if self._is_of_session else server.idle
+        with idle.waiting(self.socket, is_fresh=self.is_fresh):
             self.is_fresh = False
             return super().read_requestline()
 
     def run_application(self) -> None:
         self.server.worker.count_request()
+        self._is_of_session = asks_for_http_carrier(self.environ, self.options)
         super().run_application()
-        if not self.server.worker.alive:
+        if not self.server.worker.alive and not (self._is_of_session and self.server.http_sessions):
             self.close_connection = True
+
+    def new_sessions(self) -> Sessions:
+        return self.server.new_sessions()
 
     def open_websocket(self, websocket: WebSocket, accepted: Accepted) -> None:
         super().open_websocket(websocket, accepted)
         self.response_headers = accepted.headers  # for the access log
         self.environ.pop("gunicorn.sock", None)
-        self.server.worker.websockets.add(websocket)
-        if not self.server.worker.alive:
-            websocket.close(CloseCode.GOING_AWAY, "server is stopping")
+        self.server.worker.add(websocket)
 
     def end_websocket(self, websocket: WebSocket, code: int, reason: str) -> None:
         try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import gevent
 from gevent import pywsgi
 
+from .assets import is_asked_for, static_app
 from .body import Body, BodyError, too_large
 from .handshake import Accepted, Refused, Request, accept
 from .head import Head, HeadError, find_end, parse_head
@@ -180,6 +181,10 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
             return
         if self.carries_http and asks_for_http_carrier(self.environ, self.options):
             self.run_carrier_request()
+            return
+        if self.options.browser_files and is_asked_for(self.environ):
+            self.result = static_app(self.environ, self.start_response)
+            self.process_result()
             return
         try:
             if (self.content_length or 0) > self.options.max_body_size:

@@ -134,6 +134,9 @@ class Options:
     """Whether pages may come by ordinary HTTP requests where WebSocket does not get through
     (docs/http-carrier.md)."""
 
+    browser_files: bool = True
+    """Whether `/plainsocket.js`, and the other files of the browser half beside it, are served."""
+
     http_sessions: int = 1000
     """Most pages that do so at a time; more are answered with 503."""
 

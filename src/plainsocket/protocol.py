@@ -182,7 +182,7 @@ class Protocol:
         while True:
             frame = self._frame
             if frame is None:
-                if self._kind is None and not self.is_client:
+                if self._kind is None and self._is_masked and not self.is_client:
                     position = self._read_whole(data, position, end, messages)
                 frame = read_header(data, position)
                 if frame is None:

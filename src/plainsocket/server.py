@@ -23,6 +23,7 @@ from gevent.event import Event
 from gevent.pool import Pool
 
 from . import tls
+from .assets import is_asked_for as is_file
 from .draining import IdleConnections, close_all
 from .endpoint import Dispatcher, Endpoint, Runner
 from .forwarded import ProxyError, TrustedProxies, read_proxy_header
@@ -431,10 +432,6 @@ class _HTTPServer(pywsgi.WSGIServer):
         if self.closed:
             self.idle_of_sessions.end_all()
 
-    @property
-    def has_sessions(self) -> bool:
-        return self.http_sessions is not None and len(self.http_sessions) > 0
-
 
 def _gevent_socket(sock: Any) -> Any:
     """The same socket as one of gevent's."""
@@ -483,7 +480,8 @@ class _RoutingHandler(WebSocketHandler):
         self._is_of_session = asks_for_http_carrier(self.environ, self.options)
         if self._is_of_session:
             self.run_carrier_request()
-            self.close_connection |= self.server.closed and not self.server.has_sessions
+            if self.server.closed and not self.server.http_sessions:
+                self.close_connection = True
             return
         request = Request.from_environ(self.environ)
         handler = owner.handler_of(request)
@@ -492,7 +490,7 @@ class _RoutingHandler(WebSocketHandler):
                 self._reserve_address(request)
             if handler is not None and request.wants_websocket:
                 self._serve_websocket(handler, request)
-            elif owner.app is not None:
+            elif owner.app is not None or (self.options.browser_files and is_file(self.environ)):
                 super().run_application()
             elif handler is not None:
                 raise upgrade_required(request)

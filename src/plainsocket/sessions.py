@@ -147,16 +147,16 @@ class Sessions:
         session.streaming += lasts
         try:
             session.acknowledge(post.received)
-            offset, data, size = post.offset, post.data, len(data)
-            while data:
+            offset, data, size = post.offset, post.data, 0
+            while data or (data := read(_PIECE)):
+                size += len(data)
+                if size > self._largest:
+                    raise _too_large()
                 if offset > session.received:
                     session.wait_for(offset)
                 session.receive(offset, data)
                 offset += len(data)
-                data = read(_PIECE)
-                size += len(data)
-                if size > self._largest:
-                    raise _too_large()
+                data = b""
         finally:
             session.uploads -= 1
             session.streaming -= lasts

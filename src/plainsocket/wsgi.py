@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import gevent
 from gevent.socket import socket as gevent_socket
 
+from .assets import is_asked_for, static_app
 from .handshake import Accepted, Refused, Request, accept
 from .opening import (
     Host,
@@ -85,6 +86,8 @@ class _Middleware:
             believe_proxies(environ, request.headers, self._options)
         if asks_for_http_carrier(environ, self._options):
             return self._carry(environ, start_response)
+        if self._options.browser_files and is_asked_for(environ):
+            return static_app(environ, start_response)
         if not request.wants_websocket or "wsgi.websocket" in environ:
             return self._app(environ, start_response)
         request_host = _RequestHost(environ, start_response, self._options)

@@ -42,6 +42,7 @@ _ACK_EVERY: Final = 256 * 1024  # bytes of a streaming upload
 _ACK_TIME: Final = 1.0  # seconds
 _IDLE_TIME: Final = 10.0  # seconds that a session without channels stays
 _GAP_TIME: Final = 10.0  # seconds that a request waits for the one that it overtook
+_STOP_TIME: Final = 3.0  # seconds that a page has to answer, once the server is stopping
 _LAST_WRITE: Final = 5.0  # seconds that a response has for what it is writing when it is replaced
 _NUMBERS_KEPT: Final = 256  # of channels that have been
 
@@ -283,6 +284,7 @@ class Session:
         now = time.monotonic()
         self._sign_of_life = now
         self._idle_since = now
+        self._stopped_at = now
         self._moved_at = now  # when the client has acknowledged something, or had to last
         self.timer_slot: int | None = None
         self._timers = TimerWheel.of_hub()
@@ -473,12 +475,13 @@ class Session:
     def stop(self) -> None:
         """Take no more channels, and end as soon as there is none."""
         self.is_stopping = True
+        self._stopped_at = time.monotonic()
         if self.is_idle:
             self.end()
 
     def lose(self) -> None:
-        """The client is gone: cut every channel."""
-        self._finish()
+        """Cut every channel: the client is gone, or has to be."""
+        self.end()
         for channel in list(self.channels.values()):
             if channel is not None:
                 channel.abort()
@@ -505,6 +508,9 @@ class Session:
         if self.outbox.acknowledged == self.outbox.end:
             self._moved_at = now
         elif now - self._moved_at >= self._send_timeout:
+            self.lose()
+            return None
+        if self.is_stopping and now - max(self._sign_of_life, self._stopped_at) >= _STOP_TIME:
             self.lose()
             return None
         if self.streaming and self.received > self._told and now - self._told_at >= _ACK_TIME:
