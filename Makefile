@@ -15,11 +15,12 @@ FUZZ_VENV := fuzz/.venv
 FUZZ_SECONDS ?= 60
 
 BROWSER_PACKAGES := chromium chromium-driver firefox-esr webkit2gtk-driver xvfb fonts-dejavu-core
-TEST_PACKAGES := $(BROWSER_PACKAGES) nginx haproxy iproute2 systemd
+TEST_PACKAGES := $(BROWSER_PACKAGES) nginx haproxy iproute2 systemd haxe
 
 BROWSER_TOOLS := browser/node_modules/.installed
+RUFFLE := flash/node_modules/.installed
 
-.PHONY: help demo browser check test screenshot bench bench-quick fuzz clean
+.PHONY: help demo browser flash check test screenshot bench bench-quick fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -38,7 +39,7 @@ check: $(DEVELOPMENT) $(BROWSER_TOOLS) ## the inner loop: lint, format, types, u
 	@cd browser && npm run --silent check
 	$(BIN)/pytest -m 'not browser and not autobahn and not slow'
 
-test: $(DEVELOPMENT) $(BROWSER_TOOLS) ## the whole suite, in real browsers and with Autobahn's cases
+test: $(DEVELOPMENT) $(BROWSER_TOOLS) $(RUFFLE) ## the whole suite, in real browsers and with Autobahn's cases
 	@tools/debian-packages $(TEST_PACKAGES) || echo 'Tests that need them will say so.' >&2
 	$(BIN)/pytest
 	@echo 'Once more in pure Python, as where no compiler is:'
@@ -65,9 +66,13 @@ fuzz: $(FUZZ_VENV)/.installed ## fuzz for FUZZ_SECONDS each (60)
 			fuzz/.work/$$target fuzz/corpus/$$target || status=1; \
 	done; exit $$status
 
+flash: ## build bridge.swf from flash/Bridge.hx
+	@command -v haxe >/dev/null || tools/debian-packages haxe
+	haxe --cwd flash build.hxml
+
 clean: ## remove all that make made
 	rm -rf $(FUZZ_VENV) fuzz/.work fuzz/crashes fuzz/__pycache__
-	rm -rf browser/node_modules
+	rm -rf browser/node_modules flash/node_modules
 	rm -rf $(VENV) build dist src/*.egg-info src/plainsocket/*.so .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find examples src tests tools -name __pycache__ -exec rm -rf {} +
 
@@ -89,6 +94,11 @@ $(DEVELOPMENT): $(CREATED) $(BUILT_FROM)
 $(BROWSER_TOOLS): browser/package.json browser/package-lock.json
 	@command -v npm >/dev/null || tools/debian-packages nodejs npm
 	@cd browser && npm ci --ignore-scripts --silent
+	@touch $@
+
+$(RUFFLE): flash/package.json flash/package-lock.json
+	@command -v npm >/dev/null || tools/debian-packages nodejs npm
+	@cd flash && npm ci --ignore-scripts --silent
 	@touch $@
 
 $(FUZZ_VENV)/.installed: fuzz/requirements.txt $(BUILT_FROM)

@@ -40,6 +40,7 @@ MAY_BE_NONE = ["max_connections", "max_connections_per_address", "ping_interval"
 OTHERS = [
     "trusted_proxies",
     "proxy_protocol",
+    "flash_policy",
     "observer",
     "origins",
     "subprotocols",

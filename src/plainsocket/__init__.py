@@ -9,6 +9,9 @@ def echo(ws):
 plainsocket.serve({"/echo": echo}, port=8087)
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from . import twins  # noqa: F401 - before all else: it decides what the imports below find
 from .assets import static_app, static_url
 from .endpoint import Endpoint
@@ -20,11 +23,16 @@ from .server import Server, serve
 from .websocket import WebSocket
 from .wsgi import wsgi  # from here on the name is the function, no longer the submodule
 
+if TYPE_CHECKING:
+    from .flashpolicy import FlashPolicy, FlashPolicyServer
+
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "ConnectionClosed",
     "Endpoint",
+    "FlashPolicy",
+    "FlashPolicyServer",
     "Options",
     "Refused",
     "Request",
@@ -37,3 +45,13 @@ __all__ = [
     "static_url",
     "wsgi",
 ]
+
+_OPTIONAL = {"FlashPolicy": "flashpolicy", "FlashPolicyServer": "flashpolicy"}
+
+if not TYPE_CHECKING:  # to a type checker every name would be there
+
+    def __getattr__(name):
+        """Import an optional part when it is first asked for."""
+        if name not in _OPTIONAL:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f".{_OPTIONAL[name]}", __name__), name)

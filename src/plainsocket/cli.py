@@ -6,6 +6,7 @@ import argparse
 import errno
 import logging
 import platform
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -21,13 +22,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help", "--version")):
         given.insert(0, "demo")
     options = _parser().parse_args(given)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-        demo.run(options.host, options.port)
+        options.run(options)
     except OSError as error:
-        print(f"plainsocket: {_explain(error, options.host, options.port)}", file=sys.stderr)
+        print(f"plainsocket: {options.explain(error, options)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _run_demo(options: argparse.Namespace) -> None:
+    demo.run(options.host, options.port)
+
+
+def _run_policy(options: argparse.Namespace) -> None:
+    from .flashpolicy import FlashPolicyServer
+
+    server = FlashPolicyServer((options.host, options.port), policy=options.allow)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        gevent.signal_handler(number, server.stop)
+    server.start()
+    print(f"plainsocket policy: port {server.server_port} (Ctrl-C stops)", flush=True)
+    server.serve_forever()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,6 +65,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--host", default="127.0.0.1", help="address to listen on")
     command.add_argument("--port", default=8087, type=_port, help="port; 0 takes a free one")
+    command.set_defaults(run=_run_demo, explain=_explain)
+    command = commands.add_parser(
+        "policy",
+        help="tell Flash programs which ports they may connect to",
+        description="Answer Flash Player, which asks who may connect to which ports.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_argument("--host", default="", help="address to listen on; empty: all")
+    command.add_argument("--port", default=843, type=_port, help="port; 0 takes a free one")
+    command.add_argument(
+        "--allow",
+        metavar="DOMAIN:PORTS",
+        action="append",
+        required=True,
+        type=_rule,
+        default=argparse.SUPPRESS,
+        help="who may connect to what: example.com:8087,9000 or *.example.com:8000-8010; "
+        "several times if need be",
+    )
+    command.set_defaults(run=_run_policy, explain=lambda error, _options: error.strerror)
     return parser
 
 
@@ -59,7 +95,18 @@ def _port(text: str) -> int:
     return port
 
 
-def _explain(error: OSError, host: str, port: int) -> str:
+def _rule(text: str) -> str:
+    from .flashpolicy import FlashPolicy
+
+    try:
+        FlashPolicy(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def _explain(error: OSError, options: argparse.Namespace) -> str:
+    host, port = options.host, options.port
     if error.errno == errno.EADDRINUSE:
         return f"port {port} on {host} is in use already; choose another one with --port"
     if error.errno in (errno.EACCES, errno.EPERM):

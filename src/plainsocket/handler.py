@@ -13,7 +13,7 @@ from gevent import pywsgi
 from .assets import is_asked_for, static_app
 from .body import Body, BodyError, too_large
 from .handshake import Accepted, Refused, Request, accept
-from .head import Head, HeadError, find_end, parse_head
+from .head import Head, HeadError, NoHTTPError, find_end, parse_head
 from .opening import (
     Host,
     Opening,
@@ -29,6 +29,7 @@ from .options import Options
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
+    from .flashpolicy import FlashPolicy
     from .sessions import Sessions
 
 
@@ -144,6 +145,11 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
     def _handle_client_error(self, ex: Exception) -> Any:
         if not isinstance(ex, HeadError):
             return super()._handle_client_error(ex)  # type: ignore[misc]
+        # Here, because it costs connections that begin by HTTP nothing.
+        policy = self.flash_policy
+        if policy and isinstance(ex, NoHTTPError) and policy.reads_request(self.rfile.read1):
+            logger.info("%s: Flash policy sent", self.client_name)
+            return "200", policy.answer
         logger.warning("%s: %d %s", self.client_name, ex.status, ex.reason)
         self.observe_refusal(ex.status)
         body = f"{ex.reason}\n".encode()
@@ -239,6 +245,11 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
         self.start_response(refused.status_line, refusal_headers(refused))
         self.process_result()
         self.result = None
+
+    @property
+    def flash_policy(self) -> FlashPolicy | None:
+        """What Flash Player is answered that asks on this connection."""
+        return self.options.flash_policy
 
     @property
     def client_name(self) -> str:

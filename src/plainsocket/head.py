@@ -40,6 +40,13 @@ class HeadError(Exception):
         return f"{self.status.value} {self.reason}"
 
 
+class NoHTTPError(HeadError):
+    """The first byte that came can't begin a request."""
+
+    def __init__(self) -> None:
+        super().__init__(HTTPStatus.BAD_REQUEST, "This is no HTTP request.")
+
+
 @dataclass(frozen=True, slots=True)
 class Head:
     """A request's head. Its text is ISO-8859-1, so that each character is one byte as sent."""
@@ -88,7 +95,7 @@ def find_end(data: bytes | bytearray, start: int = 0, *, max_size: int) -> int |
     they are all request line (RFC 9110 section 15.5.15), otherwise 431 (RFC 6585 section 5).
     """
     if start == 0 and data and data[0] != 0x0D and not _TOKEN.fullmatch(data[:1]):
-        raise _bad("This is no HTTP request.")
+        raise NoHTTPError
     # A blank line without its CRs counts, so that parse_head refuses it now, not a timeout later.
     found = _END.search(data, max(0, start - 2))
     if found and found.end() <= max_size:

@@ -11,6 +11,7 @@ from .forwarded import TrustedProxies
 from .origin import check_patterns
 
 if TYPE_CHECKING:
+    from .flashpolicy import FlashPolicy
     from .handshake import Request
     from .websocket import WebSocket
 
@@ -61,6 +62,12 @@ class Options:
     proxy_protocol: bool = False
     """Whether each connection begins with a PROXY header, version 1 or 2. It is taken only from
     `trusted_proxies`; other peers are cut."""
+
+    flash_policy: FlashPolicy | None = None
+    """What Flash Player is answered that asks on this port which programs may open sockets (see
+    `plainsocket.flashpolicy`). None: it is told nothing. `serve` and `Server` take more: True
+    allows this port and the pages that `origins` allows; a port, such as 843, or a
+    `FlashPolicyServer` answer there as well."""
 
     observer: Observer | None = None
     """Told of what happens, to count it (see `plainsocket.metrics`)."""
@@ -171,6 +178,9 @@ class Options:
         TrustedProxies(self.trusted_proxies)
         if self.proxy_protocol and not self.trusted_proxies:
             raise ValueError("proxy_protocol needs trusted_proxies: whose PROXY headers to believe")
+        # By its manners, because an optional part is not imported here.
+        if self.flash_policy is not None and not hasattr(self.flash_policy, "reads_request"):
+            raise TypeError("flash_policy is a FlashPolicy; serve() and Server take a port too")
         if isinstance(self.subprotocols, str):
             raise TypeError("subprotocols is a list of names, not one str")
         if isinstance(self.origins, str) and self.origins != "*":

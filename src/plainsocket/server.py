@@ -37,6 +37,7 @@ from .websocket import Handler, WebSocket
 from .wsgi import Application
 
 if TYPE_CHECKING:
+    from .flashpolicy import FlashOption, FlashPolicy, FlashPolicyServer
     from .sessions import ChannelHost, Sessions
 
 Routes = Handler | type[Endpoint] | Mapping[str, Handler | type[Endpoint]]
@@ -54,6 +55,10 @@ class Server:
     Unix socket at the path `unix`, with the permissions `unix_mode`. Or on `listener`, a socket
     that listens already, as handed over by systemd or another process. `ssl_context` makes it
     TLS. `options` are the fields of `Options`.
+
+    `flash_policy` lets Flash programs connect (see docs/flash.md): True has this port answer Flash
+    Player's question, for this port and for pages that `origins` allows; a port, such as 843, has
+    that one answer as well; a `FlashPolicy` or `FlashPolicyServer` says who may, and where else.
 
     As a context manager it starts, and stops at the end of the block::
 
@@ -73,6 +78,7 @@ class Server:
         reuse_port: bool = False,
         app: Application | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        flash_policy: FlashOption = None,
         **options: Any,
     ) -> None:
         unknown = set(options) - {field.name for field in dataclasses.fields(Options)}
@@ -92,6 +98,10 @@ class Server:
         self._address: tuple[str, int] | str = ""
         self._ssl_context = None if ssl_context is None else tls.adapt(ssl_context)
         self._http: _HTTPServer | None = None
+        self._flash_wanted = flash_policy
+        self.flash_policy: FlashPolicy | None = None
+        self.flash_policy_server: FlashPolicyServer | None = None
+        """What answers Flash Player on a port of its own."""
         self._stopping = Event()
         self.connections: set[WebSocket] = set()
         """The open WebSockets."""
@@ -148,6 +158,16 @@ class Server:
             raise RuntimeError("the server has been started already")
         listener = adopt(self._listener) if self._listener is not None else listen(**self._place)
         self._address = address_of(listener)
+        if self._flash_wanted is not None:
+            from .flashpolicy import start_beside
+
+            try:
+                self.flash_policy, self.flash_policy_server = start_beside(
+                    self._flash_wanted, address=self._address, origins=self.options.origins
+                )
+            except BaseException:
+                listener.close()
+                raise
         self._http = _HTTPServer(self, _gevent_socket(listener), self._ssl_context)
         self._http.start()
         logger.info("listening on %s", address_name(self._address))
@@ -197,6 +217,8 @@ class Server:
         if self._http is None or self._http.closed:
             return
         self._http.close()
+        if self.flash_policy_server is not None:
+            self.flash_policy_server.stop()
         timeout = self.options.stop_timeout if timeout is None else timeout
         with gevent.Timeout(timeout, cast("Any", False)):  # False: no error at the block's end
             close_all(self.connections)
@@ -223,6 +245,7 @@ def serve(
     reuse_port: bool = False,
     app: Application | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    flash_policy: FlashOption = None,
     **options: Any,
 ) -> None:
     """Serve until SIGINT or SIGTERM comes. The arguments are those of `Server`."""
@@ -236,6 +259,7 @@ def serve(
         reuse_port=reuse_port,
         app=app,
         ssl_context=ssl_context,
+        flash_policy=flash_policy,
         **options,
     ).serve_forever()
 
@@ -474,6 +498,10 @@ class _RoutingHandler(WebSocketHandler):
         with idle.waiting(self.socket, is_fresh=self.is_fresh):
             self.is_fresh = False
             return super().read_requestline()
+
+    @property
+    def flash_policy(self) -> FlashPolicy | None:
+        return self.server.owner.flash_policy
 
     def run_application(self) -> None:
         owner = self.server.owner
