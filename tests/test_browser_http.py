@@ -309,14 +309,15 @@ def test_a_network_that_falls_silent(wired: tuple[Page, Wire]) -> None:
 def test_a_server_that_does_not_know_the_session(wired: tuple[Page, Wire]) -> None:
     page, wire_ = wired
     with serving(conformance_server.ROUTES, stop_timeout=1) as other:
-        page.run("window.one = new HTTP('/echo'); await came(window.one, 'open');")
+        page.run(
+            """const socket = new HTTP("/echo");
+            socket.onclose = ({ code, wasClean }) => { window.ended = [code, wasClean]; };
+            await came(socket, "open");"""
+        )
         wire_.target = other.port
         wire_.cut()
-        code = page.run(
-            """const close = await came(window.one, "close");
-            return [close.code, close.wasClean];"""
-        )
-        assert code == [1006, False]
+        page.wait_for("window.ended")
+        assert page.value("ended") == [1006, False]
         page.run("await came(new HTTP('/echo'), 'open');")
 
 
