@@ -1004,6 +1004,8 @@ def test_the_reloader(folder: Folder) -> None:
         with client(folder, "/echo") as peer:
             peer.send("Hello")
             assert peer.recv(timeout=PATIENCE) == "Hello"
+
+
 # -- the client ----------------------------------------------------------------------------------
 
 CLIENT = "docs/client.md"
