@@ -51,6 +51,10 @@ _RSV1: Final = 0x40  # of a compressed message's first frame (RFC 7692 section 6
 
 _FINAL_TEXT: Final = 0x80 | Opcode.TEXT
 _FINAL_BINARY: Final = 0x80 | Opcode.BINARY
+_COMPRESSED_TEXT: Final = _RSV1 | _FINAL_TEXT
+_COMPRESSED_BINARY: Final = _RSV1 | _FINAL_BINARY
+
+_MOST_INFLATED: Final = 1032  # bytes that come out of one at most: DEFLATE allows no more
 
 _SMALL_HEADS: Final = {
     opcode: [header(opcode, size) for size in range(126)] for opcode in (Opcode.TEXT, Opcode.BINARY)
@@ -351,6 +355,15 @@ class Protocol:
                     break
             elif kind == _FINAL_BINARY:
                 messages.append(unmask(data, start, start + length))
+            elif kind in (_COMPRESSED_TEXT, _COMPRESSED_BINARY) and self._inflater is not None:
+                # Small ones, which can't become too large.
+                most = (length + 4) * _MOST_INFLATED
+                if most > self._max_message_size or self._yield >= HOLD_SIZE:
+                    break
+                payload = unmask(data, start, start + length)
+                payload = self._inflater.inflate(payload, self._max_message_size + 1, is_last=True)
+                self._yield += len(payload)
+                messages.append(_decode(payload) if kind == _COMPRESSED_TEXT else payload)
             else:
                 break
             position = start + length
@@ -456,6 +469,8 @@ class Protocol:
             max_size = sys.maxsize // 4
         self._stream_limit = max(max_size, self._max_message_size)
         self.stream_kind = 0
+        if self._due is not None:
+            return  # nothing more will come
         if self._kind is None or self._streams:
             self._stream_next = True
             return
