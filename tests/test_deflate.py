@@ -773,3 +773,18 @@ def test_an_inflater_gives_the_same_however_it_is_fed_and_asked(
     assert whole == data or not is_deflate
     assert inflate(list(chop(compressed, [limit])) or [b""], 1 << 20) == whole
     assert inflate([compressed], limit) == whole
+
+
+# -- in pieces -----------------------------------------------------------------------------------
+
+
+@both_roles
+def test_a_stream_asked_for_when_the_end_is_due_is_none(role: Role) -> None:
+    """The receiver of the last message asks before the protocol has come to its end."""
+    protocol = Protocol(role)
+    good = frame(role, TEXT, b"good")
+    assert protocol.receive(good + frame(role, TEXT, b"\xff", fin=False)) == ["good"]
+    assert protocol.end_is_due
+    protocol.start_stream(None)
+    protocol.receive(b"")
+    assert (protocol.close_code, protocol.pieces) == (1007, [])

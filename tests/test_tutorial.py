@@ -45,6 +45,7 @@ from browsers import Browser
 from plainsocket import Options
 from plainsocket.cli import _parser
 from processes import ROOT, START, Program, running
+from serving import wait_until
 from trust import trusting
 
 PATIENCE = 20.0  # seconds that anything may take

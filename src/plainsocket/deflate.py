@@ -33,8 +33,8 @@ _CLIENT_BITS: Final = "client_max_window_bits"
 _TAIL: Final = b"\x00\x00\xff\xff"  # what a flush ends with, and no message has (section 7.2.1)
 _EMPTY: Final = b"\x00"  # an empty block but for its tail: the empty message, the end of a stream
 
-_SAMPLE: Final = 1024  # bytes
-_SAMPLE_FROM: Final = 4 * _SAMPLE  # smaller messages are compressed without a trial
+_SAMPLE: Final = 512  # bytes
+_SAMPLE_FROM: Final = 8 * _SAMPLE  # smaller messages are compressed without a trial
 _MAX_ENDS: Final = 256  # final blocks in a message; zlib copies what stands behind each
 
 _BITS: Final = re.compile(r"[89]|1[0-5]")

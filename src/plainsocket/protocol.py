@@ -47,6 +47,8 @@ MAX_PINGS: Final = 64
 
 _RSV1: Final = 0x40  # of a compressed message's first frame (RFC 7692 section 6)
 
+_MOST_INFLATED: Final = 1032  # bytes that come out of one at most: DEFLATE allows no more
+
 _LARGE: Final = 4096  # bytes of payload
 
 _new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
@@ -375,6 +377,17 @@ class Protocol:
                     messages.append(wire.unmask(data, start, start + length))
                 else:
                     messages.append(data[start : start + length])
+            elif kind in (0xC1, 0xC2) and self._inflater is not None:  # the same, compressed
+                # Small ones, which can't become too large.
+                most = (length + 4) * _MOST_INFLATED
+                if most > self._max_message_size or self._yield >= HOLD_SIZE:
+                    break
+                payload = data[start : start + length]
+                if masked:
+                    payload = wire.unmask(data, start, start + length)
+                payload = self._inflater.inflate(payload, self._max_message_size + 1, is_last=True)
+                self._yield += len(payload)
+                messages.append(_decode(payload) if kind == 0xC1 else payload)
             else:
                 break
             position = start + length
@@ -481,6 +494,8 @@ class Protocol:
             max_size = sys.maxsize // 4
         self._stream_limit = max(max_size, self._max_message_size)
         self.stream_kind = 0
+        if self._due is not None:
+            return  # nothing more will come
         if self._kind is None or self._streams:
             self._stream_next = True
             return
