@@ -178,7 +178,7 @@ class Protocol:
         while True:
             frame = self._frame
             if frame is None:
-                if self._kind is None and not self.is_client:
+                if self._kind is None:
                     position = self._read_whole(data, position, end, messages)
                 frame = read_header(data, position)
                 if frame is None:
@@ -241,23 +241,34 @@ class Protocol:
 
         Return the place of the first that did not. What is wrong with that is not found out here.
         """
+        is_masked = not self.is_client
         while end - position >= 6:
-            kind, length = data[position], data[position + 1] - 0x80
-            start = position + 6
+            kind, length = data[position], data[position + 1]
+            if is_masked:
+                length -= 0x80
+            if not 0 <= length < 127:
+                break
+            start = position + 6 if is_masked else position + 2
             if length == 126:
                 length = data[position + 2] << 8 | data[position + 3]
-                start = position + 8
+                start += 2
                 if length < 126:
                     break
-            if not 0 <= length <= self._max_message_size or length == 127 or start + length > end:
+            if length > self._max_message_size or start + length > end:
                 break
             if kind == 0x81:  # text, final
                 try:
-                    messages.append(wire.unmask_text(data, start, start + length))
+                    if is_masked:
+                        messages.append(wire.unmask_text(data, start, start + length))
+                    else:
+                        messages.append(data[start : start + length].decode())
                 except UnicodeDecodeError:
                     break
             elif kind == 0x82:  # binary, final
-                messages.append(wire.unmask(data, start, start + length))
+                if is_masked:
+                    messages.append(wire.unmask(data, start, start + length))
+                else:
+                    messages.append(data[start : start + length])
             else:
                 break
             position = start + length
@@ -345,7 +356,7 @@ class Protocol:
 
     def send_whole(self, message: Message | bytearray | memoryview) -> bytes | None:
         """Return the frame of a message where that is quick, else None: then `send` has to."""
-        return None if self.is_client else wire.whole_frame(message)
+        return wire.whole_frame(message, _new_key() if self.is_client else b"")
 
     def send(self, message: Message | bytearray | memoryview) -> list[Frame]:
         """Return the frames of a message. Raises TypeError for what is not one.
@@ -428,13 +439,31 @@ class Protocol:
         return b"".join(self._frame_of(opcode, payload))
 
     def _frame_of(self, opcode: int, payload: bytes | memoryview, *, fin: bool = True) -> Frame:
-        key = os.urandom(4) if self.is_client else b""
+        key = _new_key() if self.is_client else b""
         head = header(opcode, len(payload), fin=fin, key=key)
         if key:
             payload = wire.apply_mask(payload, key, 0)
         if len(payload) < wire.WHOLE_BELOW:
             return (head + payload,)
         return (head, payload)
+
+
+_KEYS_AT_ONCE: Final = 256
+_keys: list[bytes] = []
+
+
+def _new_key() -> bytes:
+    """A masking key (RFC 6455 section 5.3): drawn from the system, but not one by one, which would
+    cost more than all the rest of a small frame."""
+    try:
+        return _keys.pop()
+    except IndexError:
+        drawn = os.urandom(4 * _KEYS_AT_ONCE)
+        _keys.extend([drawn[place : place + 4] for place in range(4, len(drawn), 4)])
+        return drawn[:4]
+
+
+os.register_at_fork(after_in_child=_keys.clear)  # a child draws its own
 
 
 def _decode(payload: bytes) -> str:
