@@ -17,6 +17,7 @@ PACKAGE = Path(plainsocket.__file__).parent
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
 
 OPTIONAL = ["gunicorn", "compat", "rooms", "redis", "flashpolicy", "metrics", "cli", "demo"]
+OPTIONAL += ["backoff", "client", "console", "dialing", "load", "proxies", "upgrade", "urls"]
 WITHOUT_IO = [
     "origin",
     "frames",

@@ -9,9 +9,9 @@ def echo(ws):
 plainsocket.serve({"/echo": echo}, port=8087)
 """
 
+from typing import TYPE_CHECKING, Any
+
 from . import twins  # noqa: F401 - before all else: it decides what the imports below find
-from .backoff import reconnecting
-from .client import connect
 from .endpoint import Endpoint
 from .errors import ConnectionClosed, HandshakeError, HandshakeRefused, ProxyError, WebSocketError
 from .handler import WebSocketHandler
@@ -41,3 +41,24 @@ __all__ = [
     "serve",
     "wsgi",
 ]
+
+if TYPE_CHECKING:
+    from .backoff import reconnecting
+    from .client import connect
+
+
+def __getattr__(name: str) -> Any:
+    """The client is imported by who uses it: a server starts the quicker."""
+    found: Any
+    if name == "connect":
+        from .client import connect as found
+    elif name == "reconnecting":
+        from .backoff import reconnecting as found
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
