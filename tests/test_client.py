@@ -33,7 +33,7 @@ from peers import (
     tls_server_context,
     websockets_server,
 )
-from plainsocket import HandshakeError, HandshakeRefused, connect
+from plainsocket import HandshakeError, HandshakeRefused, connect, protocol
 from plainsocket.frames import Opcode, header
 from plainsocket.options import Options
 from rawclient import frame
@@ -359,6 +359,8 @@ def test_ipv6() -> None:
 def test_a_name_without_an_address() -> None:
     with pytest.raises(socket.gaierror, match=r"no address for no\.such\.host\.invalid"):
         connect("ws://no.such.host.invalid/")
+    with pytest.raises(socket.gaierror, match="no address for xxx"):
+        connect(f"ws://{'x' * 70}.org/")
 
 
 # -- refusals and bad answers --------------------------------------------------------------------
@@ -664,13 +666,18 @@ def test_a_server_that_does_not_end_after_the_close() -> None:
         ended.set()
 
 
-def test_a_child_has_clients_of_its_own() -> None:
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the server's thread is idle
+def test_a_child_has_clients_and_masks_of_its_own() -> None:
+    new_key = protocol._new_key
+    new_key()  # the rest of those drawn is there
+    reader, writer = os.pipe()
     with serving() as server, connect(server.url()) as ws:
         ws.send("parent")
         child = os.fork()
         if child == 0:
             status = 1
             try:
+                os.write(writer, new_key())
                 gevent.reinit()
                 with connect(server.url()) as own:
                     talk(own)
@@ -682,6 +689,9 @@ def test_a_child_has_clients_of_its_own() -> None:
             assert time.monotonic() < deadline
             gevent.sleep(0.01)
         assert ended[1] == 0
+        assert os.read(reader, 4) != new_key()
+        os.close(reader)
+        os.close(writer)
         assert ws.receive(PATIENCE) == "parent"
         talk(ws)
 

@@ -58,6 +58,7 @@ def test_lines_go_through_and_nothing_is_lost_at_the_end() -> None:
         assert result.stdout == text + b"/ping\nlast\n"
 
 
+@pytest.mark.slow
 def test_exit_codes(tmp_path: Path) -> None:
     def close(ws: plainsocket.WebSocket) -> None:
         code = ws.path[1:]

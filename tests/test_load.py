@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import plainsocket
+from plainsocket.cli import main
 from plainsocket.load import Times
 from serving import PATIENCE, serving, wait_until
 
@@ -77,8 +78,12 @@ def test_what_is_no_echo(handler: Any, text: str) -> None:
 def test_what_can_not_be_reached() -> None:
     result = bench("127.0.0.1:1")
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
-    for wrong in (["-c", "0"], ["-t", "-1"], ["-b", "x"], ["-d", "1000000"]):
-        assert bench("127.0.0.1:1", *wrong).returncode == 2
+
+
+@pytest.mark.parametrize("wrong", [["-c", "0"], ["-t", "-1"], ["-b", "x"], ["-d", "1000000"]])
+def test_wrong_usage(wrong: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", "127.0.0.1:1", *wrong])
 
 
 def test_ctrl_c_ends_it() -> None:

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 
 from . import twins  # noqa: F401 - before all else: it decides what the imports below find
 from .assets import static_app, static_url
-from .backoff import reconnecting
-from .client import connect
 from .endpoint import Endpoint
 from .errors import ConnectionClosed, HandshakeError, HandshakeRefused, ProxyError, WebSocketError
 from .handler import WebSocketHandler
@@ -53,12 +51,22 @@ __all__ = [
     "wsgi",
 ]
 
-_OPTIONAL = {"FlashPolicy": "flashpolicy", "FlashPolicyServer": "flashpolicy"}
+_OPTIONAL = {
+    "FlashPolicy": "flashpolicy",
+    "FlashPolicyServer": "flashpolicy",
+    "connect": "client",
+    "reconnecting": "backoff",
+}
 
 if not TYPE_CHECKING:  # to a type checker every name would be there
 
     def __getattr__(name):
-        """Import an optional part when it is first asked for."""
+        """Import an optional part when it is first asked for: a server starts the quicker."""
         if name not in _OPTIONAL:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f".{_OPTIONAL[name]}", __name__), name)
+        found = globals()[name] = getattr(import_module(f".{_OPTIONAL[name]}", __name__), name)
+        return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -35,6 +35,8 @@ def dial(host: str, port: int) -> Any:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         raise socket.gaierror(error.errno, f"no address for {host}: {error.strerror}") from error
+    except UnicodeError as error:  # a label that is too long
+        raise socket.gaierror(socket.EAI_NONAME, f"no address for {host}: {error}") from error
     return _race(_by_turns(found), host_and_port(host, port))
 
 

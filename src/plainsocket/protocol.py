@@ -574,9 +574,8 @@ class Protocol:
 
     def send_whole(self, message: Message | bytearray | memoryview) -> bytes | None:
         """Return the frame of a message where that is quick, else None: then `send` has to."""
-        if self.is_client:
-            return None
-        frame = wire.whole_frame(message)
+        key = _new_key() if self.is_client and self._is_masked else b""
+        frame = wire.whole_frame(message, key)
         if frame is not None and len(frame) > self._deflate_from:
             return None  # perhaps to be compressed
         return frame
@@ -736,13 +735,31 @@ class Protocol:
     def _frame_of(
         self, opcode: int, payload: bytes | memoryview, *, fin: bool = True, rsv: int = 0
     ) -> Frame:
-        key = os.urandom(4) if self.is_client and self._is_masked else b""
+        key = _new_key() if self.is_client and self._is_masked else b""
         head = header(opcode, len(payload), fin=fin, rsv=rsv, key=key)
         if key:
             payload = wire.apply_mask(payload, key, 0)
         if len(payload) < wire.WHOLE_BELOW:
             return (head + payload,)
         return (head, payload)
+
+
+_KEYS_AT_ONCE: Final = 256
+_keys: list[bytes] = []
+
+
+def _new_key() -> bytes:
+    """A masking key (RFC 6455 section 5.3): drawn from the system, but not one by one, which would
+    cost more than all the rest of a small frame."""
+    try:
+        return _keys.pop()
+    except IndexError:
+        drawn = os.urandom(4 * _KEYS_AT_ONCE)
+        _keys.extend([drawn[place : place + 4] for place in range(4, len(drawn), 4)])
+        return drawn[:4]
+
+
+os.register_at_fork(after_in_child=_keys.clear)  # a child draws its own
 
 
 def _decode(payload: bytes) -> str:
