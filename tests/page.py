@@ -118,6 +118,12 @@ class Reply:
         self.status = response.status
         self.headers = {name.lower(): value for name, value in response.getheaders()}
 
+    def __enter__(self) -> Reply:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
     def read_some(self) -> bytes:
         return self.response.read1(65536)
 
