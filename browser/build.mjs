@@ -7,19 +7,22 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 import { oldEngine, toES5 } from "./es5.mjs";
+import { ownNames } from "./names.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const folder = process.argv[2] ? resolve(process.argv[2]) : resolve(here, "../src/plainsocket/static");
-const banner = "/* plainsocket; MIT licence */";
+const banner = "/* plainsocket, MIT */";
 
 // What is built of what. A file for old engines is ES5, whatever its source: `es5`.
-// One for engines of Flash's time brings along what those lack: `old`.
+// In the others our own names are shortened. One for engines of Flash's time brings along what those lack: `old`.
 const FILES = [
   { name: "plainsocket.js", source: "src/loader.ts", format: "iife", es5: true },
   { name: "plainsocket-http.js", source: "src/http/classic.ts", format: "iife" },
   { name: "plainsocket.mjs", source: "src/module.ts", format: "esm" },
   { name: "plainsocket-flash.js", source: "src/flash/index.ts", format: "iife", es5: true, old: true },
 ];
+
+const own = ownNames();
 
 await Promise.all(
   FILES.map(({ name, source, format, es5, old }) =>
@@ -31,7 +34,7 @@ await Promise.all(
       minify: true,
       format,
       target: es5 ? "es5" : "es2020",
-      plugins: es5 ? [toES5] : [],
+      ...(es5 ? { plugins: [toES5] } : { mangleProps: own }),
       ...(old && oldEngine),
       banner: { js: banner },
       charset: "utf8",

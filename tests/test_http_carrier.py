@@ -275,6 +275,28 @@ def test_application_answers_by_itself(kind: str) -> None:
         is_well(server.port)
 
 
+@pytest.mark.parametrize("kind", ["handler", "middleware"])
+def test_application_answers_by_write(kind: str) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        write = start_response("403 Forbidden", [("X-Reason", "yes")])
+        write(b"not ")
+        return [b"you"]
+
+    with server_of(kind, app, None, None, {}) as port:
+        reply = post(port, "/", open_body())
+        assert (reply.status, reply.read()) == (403, b"not you")
+        assert reply.headers["x-reason"] == "yes"
+        assert post(port, "/", open_body()).status == 403  # and nothing is left of the first
+
+
+def test_application_that_raises(capfd: pytest.CaptureFixture[str]) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        raise ZeroDivisionError
+
+    with server_of("handler", app, None, None, {}) as port:
+        assert post(port, "/", open_body()).status == 500
+
+
 def test_application_beside_routes() -> None:
     with serving({"/routed": echo}, app=app_of_2011) as running:
         is_well(running.port)
@@ -499,6 +521,33 @@ def test_more_channels_get_another_session() -> None:
         assert two.token != one.token
         assert two.next()[:2] == (OPENED, 2)
         two.reply.close()
+
+
+def test_opens_that_wait_together_do_not_pass_the_limit() -> None:
+    go = threading.Event()
+
+    def process_request(request: plainsocket.Request) -> None:
+        while request.query and not go.is_set():
+            gevent.sleep(0.01)
+
+    with (
+        serving(http_channels=3, process_request=process_request) as running,
+        bare(running.port) as page,
+    ):
+        statuses: list[int] = []
+
+        def open_one(number: int) -> None:
+            body = open_body(number, token=page.token)
+            statuses.append(post(running.port, "/echo?wait", body).status)
+
+        threads = [threading.Thread(target=open_one, args=(n,)) for n in range(2, 8)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(sessions_of(running)._opens) == 7)
+        go.set()
+        for thread in threads:
+            thread.join(PATIENCE)
+        assert sorted(statuses) == [204] * 2 + [503] * 4
 
 
 def test_connections_of_an_address() -> None:
@@ -975,6 +1024,25 @@ def test_slow_handler_makes_the_page_wait() -> None:
         go.set()
         for _ in range(40):
             assert ws.receive() == "60000"
+
+
+def test_single_bytes_that_wait_take_no_multiple_of_their_size() -> None:
+    def handle(ws: plainsocket.WebSocket) -> None:
+        while True:
+            gevent.sleep(0.01)
+
+    with serving(handle) as running, bare(running.port) as page:
+        assert post(running.port, "/echo", open_body(2, token=page.token)).status == 204
+        page.say(*[bytes(60_000).replace(b"\0", b"x")] * 2)  # from here on it is not read
+        (session,) = sessions_of(running)._sessions.values()
+        assert page.up((data_records(1, b"x") + data_records(2, b"\x89")) * 2000).status in (
+            204,
+            400,
+        )
+        channel = session.channels[1]
+        assert channel is not None
+        assert channel.unread() >= 1000
+        assert len(channel._inbox) < 10
 
 
 def test_page_that_gives_no_credit_makes_send_wait_and_disturbs_no_other() -> None:

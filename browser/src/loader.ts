@@ -33,7 +33,7 @@ const here = script ? script.src : (/http[^\s()]*plainsocket\.js[^\s():]*/.exec(
 const asked = (script && script.getAttribute("data-carrier")) || (/[?&]carrier=(\w+)/.exec(here) || [])[1];
 
 // The carrier to take: "native" is the engine's own.
-const picked = asked && asked !== "auto" ? asked : self.WebSocket ? "native" : hasStreams ? "http" : "flash";
+const picked = asked || (self.WebSocket ? "native" : hasStreams ? "http" : "flash");
 
 const file = here.replace(/[^/]*$/, "plainsocket-" + picked + ".js");
 

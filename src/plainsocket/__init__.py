@@ -24,6 +24,8 @@ from .websocket import WebSocket
 from .wsgi import wsgi  # from here on the name is the function, no longer the submodule
 
 if TYPE_CHECKING:
+    from .backoff import reconnecting
+    from .client import connect
     from .flashpolicy import FlashPolicy, FlashPolicyServer
 
 __version__ = "0.1.0.dev0"

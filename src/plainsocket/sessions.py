@@ -363,6 +363,8 @@ class _Open:
         if self.session is None:
             self.session = self._sessions.create(self.origin)
             self.session.reserve(self.number)
+        elif not self.session.has_room:  # it had, when this began
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "The session has too many WebSockets.")
         return Channel(self.session, self.number, self._post.credit, receiver)
 
     def succeed(self) -> None:
@@ -433,17 +435,20 @@ class ChannelHost(Host):
     def serve_application(self, application: Any, request: Request) -> None:
         """Serve it by a WSGI application, which may answer by itself instead."""
         answer = _Answer("", [], ())
+        written: list[bytes] = []
 
         def start_response(status: str, headers: Any, exc_info: Any = None) -> Any:
             if exc_info is not None and answer.status:
                 raise exc_info[1].with_traceback(exc_info[2])
             answer.status, answer.headers = status, list(headers)
-            return _no_write
+            return written.append
 
         opening = self._opening
         assert opening is not None
         accepted = accept(request, self.options)
         answer.body = Opening(self, application, request, accepted)(request.environ, start_response)
+        if written:
+            answer.body = [*written, *answer.body]
         if answer.status:
             opening.give(answer)
 
@@ -455,10 +460,6 @@ def serve_by(application: Any) -> Serve:
 
 def _serve_application(application: Any, host: ChannelHost, request: Request) -> None:
     host.serve_application(application, request)
-
-
-def _no_write(data: bytes) -> None:
-    raise RuntimeError("answer by returning an iterable, where a WebSocket is asked for by HTTP")
 
 
 def _as_websocket(environ_of_post: dict[str, Any], post: posts.Open) -> Request:

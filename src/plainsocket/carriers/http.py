@@ -38,6 +38,7 @@ _PIECE: Final = 64 * 1024  # bytes written in a row
 _POLL_SIZE: Final = 1 << 20  # bytes of an answer to a poll
 _FIRST_CREDIT: Final = 256 * 1024
 _LEAST_CREDIT: Final = 64 * 1024
+_JOIN_BELOW: Final = 16 * 1024  # bytes: smaller pieces that wait are kept together
 _ACK_EVERY: Final = 256 * 1024  # bytes of a streaming upload
 _ACK_TIME: Final = 1.0  # seconds
 _IDLE_TIME: Final = 10.0  # seconds that a session without channels stays
@@ -76,7 +77,7 @@ class Channel(Carrier):
         self._source = Source(session.outbox, number, credit, self._progressed)
         self._is_started = False
         self._is_reading = True
-        self._inbox: deque[bytes | None] = deque()  # what has come; None is its end
+        self._inbox: deque[bytes | bytearray | None] = deque()  # what has come; None is its end
         self._credit = session.commit()
         self._left = self._credit  # bytes that the client may still send
         self.subprotocol: str | None = None
@@ -137,7 +138,13 @@ class Channel(Carrier):
             self._left -= len(data)
             if self._left < 0:
                 raise RecordError(f"more than the credit of channel {self.number}")
-        self._inbox.append(data)
+        last = self._inbox[-1] if self._inbox else None
+        if data is None or last is None or len(last) + len(data) > _JOIN_BELOW:
+            self._inbox.append(data)
+        elif isinstance(last, bytearray):
+            last += data
+        else:  # many small pieces would take several times their size
+            self._inbox[-1] = bytearray(last + data)
         self._session.deliver_soon(self)
 
     def deliver(self) -> None:
@@ -147,7 +154,7 @@ class Channel(Carrier):
             if data is None:
                 self._receiver.eof_received()
             else:
-                self._receiver.data_received(data)
+                self._receiver.data_received(bytes(data))
         if not self.closed:
             self._give_credit()
 
@@ -444,6 +451,8 @@ class Session:
         before, self.response = self.response, response
         if before is not None:
             before.finish()
+        if self.is_over:
+            response.finish()
         self.carrier = "http-poll" if response.is_poll else "http"
         self.written = response.position
 
