@@ -7,6 +7,7 @@ reorder them.
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import os
 import queue
@@ -341,9 +342,9 @@ class Page:
             head = reply.read_exactly(2)
             self.session = NewSession(head + reply.read_exactly(head[1] + 21))
             self.token = self.session.token
-            for target, reply_of_open in ((self._run_down, reply), (self._run_up, None)):
-                arguments = () if reply_of_open is None else (reply_of_open,)
-                thread = threading.Thread(target=target, args=arguments, daemon=True)
+            down = functools.partial(self._run_down, reply)
+            for target in (down, self._run_up, self._run_up):
+                thread = threading.Thread(target=target, daemon=True)
                 self._threads.append(thread)
                 thread.start()
         assert socket.opened.wait(PATIENCE)
@@ -357,11 +358,14 @@ class Page:
             self._changed.notify_all()
 
     def _has_something(self) -> bool:
-        if self.is_over.is_set() or self._must_answer or self._unacknowledged:
+        if self.is_over.is_set() or self._must_answer:
+            return True
+        if self._up_sent < self._up_start + len(self._unacknowledged):
             return True
         return self.received - self._told >= 256 * 1024
 
     def _run_up(self) -> None:
+        """One of two: so that there are two requests at a time at most."""
         while True:
             with self._changed:
                 waits = None if self.received == self._told else 1.0
@@ -369,10 +373,16 @@ class Page:
                 if self.is_over.is_set():
                     return
                 self._must_answer = False
-                offset = self._up_start
-                data = bytes(self._unacknowledged[: self.session.largest - 300])
+                offset = self._up_sent
+                start = offset - self._up_start
+                data = bytes(self._unacknowledged[start : start + self.piece()])
+                self._up_sent += len(data)
                 received = self._told = self.received
             self._send(offset, data, received)
+
+    def piece(self) -> int:
+        """Bytes that the next request may have."""
+        return int(self.session.largest) - 300
 
     def _send(self, offset: int, data: bytes, received: int) -> None:
         try:
@@ -383,23 +393,30 @@ class Page:
             finally:
                 reply.close()
         except (OSError, http.client.HTTPException, ValueError):
-            self._must_answer = True
-            time.sleep(0.01)
+            self._again()
             return
         if reply.status == 204:
             acknowledged, self.written = map(int, reply.headers["plainsocket"].split())
             self._acknowledge(acknowledged)
         elif reply.status in (409, 429):
-            self._must_answer = True
-            time.sleep(0.01)
+            self._again()
         else:
             self.over(reply.status)
+
+    def _again(self) -> None:
+        """Send what is not acknowledged once more."""
+        time.sleep(0.01)
+        with self._changed:
+            self._up_sent = self._up_start
+            self._must_answer = True
+            self._changed.notify_all()
 
     def _acknowledge(self, offset: int) -> None:
         with self.lock:
             if offset > self._up_start:
                 del self._unacknowledged[: offset - self._up_start]
                 self._up_start = offset
+                self._up_sent = max(self._up_sent, offset)
 
     # -- down --------------------------------------------------------------------------------------
 

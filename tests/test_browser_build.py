@@ -1,4 +1,4 @@
-"""The browser half's built files: they are what the sources give, they are small, and old enough."""
+"""The browser half's built files: what the sources give, small, and readable by old engines."""
 
 from __future__ import annotations
 

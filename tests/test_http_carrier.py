@@ -160,7 +160,7 @@ def is_well(port: int) -> None:
 
 
 @each_place
-@pytest.mark.parametrize("mode", ["stream", "poll"])
+@pytest.mark.parametrize("mode", ["stream", pytest.param("poll", marks=pytest.mark.slow)])
 def test_messages_and_a_clean_end(kind: str, mode: str) -> None:
     with place(kind) as server, Page(server.port, mode=int(mode == "poll")) as page:
         ws = page.socket()
@@ -301,15 +301,6 @@ def test_switched_off() -> None:
         assert post(running.port, "/echo", open_body()).status == 426
 
 
-def test_nothing_of_it_is_loaded_before_it_is_used() -> None:
-    import subprocess
-    import sys
-
-    program = "import sys, plainsocket; print('plainsocket.sessions' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    assert done.stdout == b"False\n"
-
-
 # -- refusals --------------------------------------------------------------------------------------
 
 
@@ -357,6 +348,7 @@ def test_page_of_another_origin_can_read_the_answers() -> None:
             assert "access-control-allow-origin" not in page.reply.headers
 
 
+@pytest.mark.slow
 def test_session_expires() -> None:
     with serving(ping_interval=0.5, ping_timeout=0.5) as running, bare(running.port) as page:
         assert (page.session.heartbeat, page.session.reach) == (0.5, 1.0)
@@ -666,6 +658,7 @@ def test_down_requests_take_over_by_number() -> None:
             reply.close()
 
 
+@pytest.mark.slow
 def test_response_ends_in_its_time_and_the_stream_goes_on() -> None:
     with serving() as running, Page(running.port, seconds=1) as page:
         ws = page.socket()
@@ -704,6 +697,7 @@ def test_up_answers_tell_how_far_the_stream_has_been_written() -> None:
         wait_until(lambda: page.written > 5000)
 
 
+@pytest.mark.slow
 def test_streaming_upload_is_acknowledged_in_the_stream() -> None:
     with serving() as running, bare(running.port) as page, RawClient(running.port) as client:
         assert page.session.flags & 1
@@ -760,6 +754,7 @@ def test_page_unloads() -> None:
         assert not len(sessions_of(running))
 
 
+@pytest.mark.slow
 def test_page_that_is_gone_is_found_out() -> None:
     ends = Ends()
     with serving(ends, ping_interval=0.4, ping_timeout=0.4) as running:
@@ -769,6 +764,7 @@ def test_page_that_is_gone_is_found_out() -> None:
         assert not len(sessions_of(running))
 
 
+@pytest.mark.slow
 def test_silent_page_answers_pings_and_lives() -> None:
     with serving(ping_interval=0.3, ping_timeout=0.3) as running, Page(running.port) as page:
         ws = page.socket()
@@ -785,11 +781,9 @@ def test_ping_of_the_handlers_own() -> None:
         assert page.socket().receive() == "ok"
 
 
-@each_place
+@pytest.mark.parametrize("kind", ["serve", "endpoint"])  # which are told that they stop
 @pytest.mark.parametrize("mode", ["stream", "poll"])
 def test_server_stops(kind: str, mode: str) -> None:
-    if kind in ("handler", "middleware"):
-        pytest.skip("these are not told that their server stops")
     with (
         contextlib.closing(KeptConnections()) as keep,
         place(kind, stop_timeout=10.0) as running,
@@ -1004,6 +998,7 @@ def test_page_that_gives_no_credit_makes_send_wait_and_disturbs_no_other() -> No
         assert session.outbox.end - session.outbox.acknowledged <= (4 << 20) + 20_000
 
 
+@pytest.mark.slow
 def test_page_that_acknowledges_nothing_is_bounded_and_ended() -> None:
     def flood(ws: plainsocket.WebSocket) -> None:
         while True:
@@ -1023,6 +1018,7 @@ def test_page_that_acknowledges_nothing_is_bounded_and_ended() -> None:
         assert session.is_over
 
 
+@pytest.mark.slow
 def test_page_that_reads_nothing_is_ended() -> None:
     def flood(ws: plainsocket.WebSocket) -> None:
         while True:

@@ -16,7 +16,11 @@ import plainsocket
 PACKAGE = Path(plainsocket.__file__).parent
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
 
-OPTIONAL = ["gunicorn", "compat", "rooms", "redis", "flashpolicy", "metrics", "cli", "demo"]
+OPTIONAL = [
+    "gunicorn", "compat", "rooms", "redis", "flashpolicy", "metrics", "cli", "demo",
+    "run", "reloader", "views", "engineio", "flask", "django", "bottle", "falcon", "pyramid",
+    "sessions", "carriers.http", "carriers.records",  # where the http carrier is used
+]  # fmt: skip
 WITHOUT_IO = [
     "origin",
     "frames",

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 from . import twins  # noqa: F401 - before all else: it decides what the imports below find
 from .assets import static_app, static_url
+from .backoff import reconnecting
+from .client import connect
 from .endpoint import Endpoint
-from .errors import ConnectionClosed, WebSocketError
+from .errors import ConnectionClosed, HandshakeError, HandshakeRefused, ProxyError, WebSocketError
 from .handler import WebSocketHandler
 from .handshake import Refused, Request
 from .options import Options
@@ -33,13 +35,18 @@ __all__ = [
     "Endpoint",
     "FlashPolicy",
     "FlashPolicyServer",
+    "HandshakeError",
+    "HandshakeRefused",
     "Options",
+    "ProxyError",
     "Refused",
     "Request",
     "Server",
     "WebSocket",
     "WebSocketError",
     "WebSocketHandler",
+    "connect",
+    "reconnecting",
     "serve",
     "static_app",
     "static_url",
