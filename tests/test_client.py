@@ -10,7 +10,8 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -597,6 +598,31 @@ BAD_ARGUMENTS: list[tuple[dict[str, Any], type[Exception]]] = [
 def test_bad_arguments(arguments: dict[str, Any], error: type[Exception]) -> None:
     with raw_server(lambda sock: sock.recv(1)) as port, pytest.raises(error):
         connect(f"ws://127.0.0.1:{port}/", **arguments)
+
+
+@pytest.mark.parametrize("context", [False, True])
+@pytest.mark.parametrize("server", ["plainsocket", "websockets"])
+def test_compression(server: str, context: bool) -> None:
+    options: dict[str, Any] = {"compression": True, "compression_context": context}
+    with (
+        websockets_server(compression="deflate") if server == "websockets" else our_port(options)
+    ) as port:
+        with connect(f"ws://127.0.0.1:{port}/echo", **options) as ws:
+            assert ws.extensions
+            for message in ("x" * 100_000, bytes(50_000), "small", ""):
+                ws.send(message)
+                assert ws.receive(PATIENCE) == message
+            assert ws.bytes_received < 20_000
+            talk(ws)
+        with connect(f"ws://127.0.0.1:{port}/echo") as ws:
+            assert ws.extensions == ()
+            talk(ws)
+
+
+@contextmanager
+def our_port(options: dict[str, Any]) -> Iterator[int]:
+    with serving(**options) as server:
+        yield server.port
 
 
 def test_limits_are_the_clients_own() -> None:

@@ -13,6 +13,7 @@ import gevent
 
 from . import urls
 from .answer import Answer
+from .deflate import Agreement, ExtensionError, check_answer, offer
 from .dialing import closed_on_error, default_context, dial, dial_unix, secure
 from .errors import HandshakeError, HandshakeRefused
 from .handshake import Request
@@ -46,6 +47,12 @@ OPTIONS: Final = frozenset(
         "close_timeout",
         "write_limit",
         "send_timeout",
+        "compression",
+        "compression_threshold",
+        "compression_level",
+        "compression_context",
+        "compression_window_bits",
+        "compression_idle",
     }
 )
 """The fields of Options that mean something to a client."""
@@ -94,7 +101,7 @@ def connect(
     socket. `headers`, name and password go to the first origin only.
 
     `open_timeout` is the time for all of it, in seconds; None: no limit. The other `options` are
-    fields of `Options`: `max_message_size`, `ping_interval` and those beside them.
+    fields of `Options`: `max_message_size`, `ping_interval`, `compression` and those beside them.
 
     Raises ValueError and TypeError for arguments that mean nothing; and these, all OSErrors:
     TimeoutError after `open_timeout`; HandshakeRefused, with the status, headers and body of an
@@ -218,6 +225,7 @@ class _Opening:
             headers=self._headers,
             subprotocols=self._subprotocols,
             origin=self._origin,
+            extensions=offer(self._options),
             user_agent=USER_AGENT,
         )
         self.stage = f"{target.place} was to answer the handshake"
@@ -226,13 +234,20 @@ class _Opening:
         response = answer.read_head()
         if response.status != 101:
             raise self._refusal(response, answer)
-        subprotocol = check_response(response, key, self._subprotocols, extensions=None)
-        request = _request(target, sent, response, subprotocol)
+        subprotocol = check_response(response, key, self._subprotocols)
+        request = _request(target, sent, response, subprotocol, self._agreement(response))
         websocket = WebSocket(self._options, request, role="client")
         early = bytes(answer.rest)
         plain, more = take_over(sock, lambda: b"")
         websocket.start(plain, early + more)
         return websocket
+
+    def _agreement(self, response: Response) -> Agreement | None:
+        answer = ", ".join(response.values("sec-websocket-extensions")) or None
+        try:
+            return check_answer(answer, self._options)
+        except ExtensionError as error:
+            raise HandshakeError(f"the 101 is wrong about extensions: {error}") from None
 
     def _refusal(self, response: Response, answer: Answer) -> HandshakeRefused:
         refused = HandshakeRefused(response.status, response.reason, response.headers, b"")
@@ -270,7 +285,11 @@ class _Opening:
 
 
 def _request(
-    target: Target, sent: list[tuple[str, str]], response: Response, subprotocol: str | None
+    target: Target,
+    sent: list[tuple[str, str]],
+    response: Response,
+    subprotocol: str | None,
+    compression: Agreement | None,
 ) -> Request:
     """What a server has as the request, so that `ws.path` and the like are there too."""
     path, _, query = target.resource.partition("?")
@@ -293,4 +312,5 @@ def _request(
         environ=environ,
         response_headers=response.headers,
         subprotocol=subprotocol,
+        compression=compression,
     )

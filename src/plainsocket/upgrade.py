@@ -145,12 +145,10 @@ def parse_response(head: bytes) -> Response:
     )
 
 
-def check_response(
-    response: Response, key: str, subprotocols: Sequence[str], *, extensions: str | None
-) -> str | None:
-    """Check a 101; return the subprotocol agreed on.
+def check_response(response: Response, key: str, subprotocols: Sequence[str]) -> str | None:
+    """Check a 101, but for its extensions; return the subprotocol agreed on.
 
-    `extensions` is what was offered. Raises HandshakeError.
+    Raises HandshakeError.
     """
     if response.version != "1.1":
         raise HandshakeError("the 101 is of HTTP/1.0")
@@ -160,8 +158,6 @@ def check_response(
         raise HandshakeError('the 101 lacks "Connection: Upgrade"')
     if response.values("sec-websocket-accept") != [accept_key(key)]:
         raise HandshakeError("the Sec-WebSocket-Accept of the 101 does not answer our key")
-    if extensions is None and response.tokens("sec-websocket-extensions"):
-        raise HandshakeError("the 101 has an extension that was not offered")
     chosen = response.values("sec-websocket-protocol")
     if not chosen:
         return None
