@@ -1,39 +1,31 @@
 // Builds the files of the browser half: node build.mjs [FOLDER]
 // Without a folder they go where the Python package keeps them.
 
-import { copyFile, readFile } from "node:fs/promises";
+import { copyFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
-import ts from "typescript";
+
+import { oldEngine, toES5 } from "./es5.mjs";
+import { ownNames } from "./names.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const folder = process.argv[2] ? resolve(process.argv[2]) : resolve(here, "../src/plainsocket/static");
-const banner = "/* plainsocket; MIT licence */";
+const banner = "/* plainsocket, MIT */";
 
 // What is built of what. A file for old engines is ES5, whatever its source: `es5`.
+// In the others our own names are shortened. One for engines of Flash's time brings along what those lack: `old`.
 const FILES = [
   { name: "plainsocket.js", source: "src/loader.ts", format: "iife", es5: true },
   { name: "plainsocket-http.js", source: "src/http/classic.ts", format: "iife" },
   { name: "plainsocket.mjs", source: "src/module.ts", format: "esm" },
+  { name: "plainsocket-flash.js", source: "src/flash/index.ts", format: "iife", es5: true, old: true },
 ];
 
-// esbuild lowers no classes and no `let`; TypeScript does, file by file, before esbuild joins them.
-const toES5 = {
-  name: "es5",
-  setup({ onLoad }) {
-    onLoad({ filter: /\.ts$/ }, async ({ path }) => {
-      const { outputText } = ts.transpileModule(await readFile(path, "utf8"), {
-        fileName: path,
-        compilerOptions: { target: ts.ScriptTarget.ES5, module: ts.ModuleKind.ES2015, verbatimModuleSyntax: true },
-      });
-      return { contents: outputText, loader: "js" };
-    });
-  },
-};
+const own = ownNames();
 
 await Promise.all(
-  FILES.map(({ name, source, format, es5 }) =>
+  FILES.map(({ name, source, format, es5, old }) =>
     build({
       absWorkingDir: here,
       entryPoints: [source],
@@ -42,7 +34,8 @@ await Promise.all(
       minify: true,
       format,
       target: es5 ? "es5" : "es2020",
-      plugins: es5 ? [toES5] : [],
+      ...(es5 ? { plugins: [toES5] } : { mangleProps: own }),
+      ...(old && oldEngine),
       banner: { js: banner },
       charset: "utf8",
       legalComments: "none",

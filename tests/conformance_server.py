@@ -17,7 +17,7 @@ from plainsocket.handshake import Request
 from plainsocket.websocket import Handler
 from plainsocket.wsgi import Application
 from processes import ROOT
-from serving import echo
+from serving import Running, echo
 
 STATIC = ROOT / "src" / "plainsocket" / "static"
 SUITE = ROOT / "browser" / "tests"
@@ -62,6 +62,12 @@ def recorded(ws: plainsocket.WebSocket) -> None:
     seen = _records.setdefault(ws.request.query, AsyncResult()).get(timeout=10)
     ws.send(json.dumps(seen))
     echo(ws)
+
+
+def wait_for_record(server: Running, name: str) -> list[Any]:
+    """What `record` has kept, for a test in another thread."""
+    seen: list[Any] = server.call(lambda: _records.setdefault(name, AsyncResult()).get(timeout=8))
+    return seen
 
 
 def headers(ws: plainsocket.WebSocket) -> None:

@@ -10,6 +10,7 @@ import pytest
 import conformance_server
 from browsers import Browser
 from serving import Running, serving, wait_until
+from wires import Wire, wire
 
 pytestmark = pytest.mark.browser
 
@@ -71,7 +72,7 @@ def server() -> Iterator[Running]:
     with serving(
         conformance_server.ROUTES,
         process_request=conformance_server.process_request,
-        max_message_size=2 << 20,
+        max_message_size=8 << 20,
         stop_timeout=1,
         app=conformance_server.files(
             conformance_server.SUITE, conformance_server.STATIC, pages=PAGES
@@ -198,3 +199,178 @@ def test_an_open_is_one_request(page: Page) -> None:
         return entries;"""
     )
     assert requests <= 1  # the streaming answer may not count before it has ended
+
+
+def test_a_message_larger_than_all_windows(page: Page) -> None:
+    assert page.run(
+        """const socket = new HTTP("/echo");
+        socket.binaryType = "arraybuffer";
+        await came(socket, "open");
+        const sent = new Uint8Array(7 << 20).map((_, n) => n * 7 + (n >> 9));
+        socket.send(sent);
+        const got = new Uint8Array((await came(socket, "message")).data);
+        return got.length === sent.length && got.every((byte, n) => byte === sent[n]);"""
+    )
+
+
+def test_one_that_floods_leaves_room_for_another(page: Page) -> None:
+    answered = page.run(
+        """const [flood, quick] = [new HTTP("/echo"), new HTTP("/echo")];
+        await Promise.all([came(flood, "open"), came(quick, "open")]);
+        let echoes = 0;
+        flood.onmessage = () => { echoes++; flood.send(payload); };
+        const payload = "x".repeat(65536);
+        for (let n = 0; n < 64; n++) flood.send(payload);
+        while (echoes < 64) await came(flood, "message");
+        const times = [];
+        for (let n = 0; n < 60; n++) {
+          const began = performance.now();
+          quick.send("now");
+          await came(quick, "message");
+          times.push(performance.now() - began);
+        }
+        const all = echoes;
+        flood.close();
+        return [times.sort((a, b) => a - b)[30], all];"""
+    )
+    median, echoes = answered
+    assert echoes > 64, "the other one did not flood"
+    assert median < 500, "4 MiB are on their way: the machine does ten times that in this time"
+
+
+# -- the network -----------------------------------------------------------------------------------
+
+# Counts up, and checks what comes back, until told to stop.
+COUNTING = """
+    const socket = new HTTP("/echo");
+    const count = window.count = { sent: 0, got: 0, wrong: [], socket };
+    socket.onmessage = ({ data }) => {
+      if (Number(data) !== count.got++) count.wrong.push(data);
+    };
+    socket.onclose = ({ code }) => count.wrong.push("closed: " + code);
+    await came(socket, "open");
+    count.timer = setInterval(() => {
+      const most = Math.min(20, 2000 + count.got - count.sent);
+      for (let n = 0; n < most; n++) socket.send(String(count.sent++));
+    }, 5);"""
+
+
+@pytest.fixture
+def wired(browser: Browser, server: Running) -> Iterator[tuple[Page, Wire]]:
+    """A page whose wire to the server can be cut."""
+    with wire(server.port) as made:
+        page = Page(browser, f"http://127.0.0.1:{made.port}/module")
+        page.wait_for("window.HTTP")
+        yield page, made
+        browser.driver.get("about:blank")
+
+
+def finish_counting(page: Page) -> int:
+    """Stop and wait for the last; returns how many came."""
+    page.value("clearInterval(count.timer)")
+    page.wait_for("count.got === count.sent || count.wrong.length")
+    assert page.value("count.wrong") == []
+    return int(page.value("count.got"))
+
+
+def test_cut_connections_lose_nothing(wired: tuple[Page, Wire]) -> None:
+    page, wire_ = wired
+    page.run(COUNTING)
+    for number in range(8):
+        page.wait_for(f"count.got > {number * 200}")
+        wire_.cut()
+    assert finish_counting(page) > 1400
+
+
+def test_a_network_that_is_gone_for_a_while(wired: tuple[Page, Wire]) -> None:
+    page, wire_ = wired
+    page.run(COUNTING)
+    page.wait_for("count.got > 50")
+    wire_.accepts = False
+    wire_.cut()
+    page.wait_for("count.sent - count.got >= 2000")
+    wire_.accepts = True
+    page.value("window.dispatchEvent(new Event('online'))")
+    finish_counting(page)
+
+
+def test_a_network_that_falls_silent(wired: tuple[Page, Wire]) -> None:
+    """Nothing is refused, nothing comes: what the page learns of the change makes it try anew."""
+    page, wire_ = wired
+    page.run(COUNTING)
+    page.wait_for("count.got > 50")
+    wire_.works.clear()
+    page.wait_for("count.sent - count.got >= 2000")
+    wire_.leave_silent()
+    page.value("window.dispatchEvent(new Event('online'))")
+    finish_counting(page)
+
+
+def test_a_server_that_does_not_know_the_session(wired: tuple[Page, Wire]) -> None:
+    page, wire_ = wired
+    with serving(conformance_server.ROUTES, stop_timeout=1) as other:
+        page.run(
+            """const socket = new HTTP("/echo");
+            socket.onclose = ({ code, wasClean }) => { window.ended = [code, wasClean]; };
+            await came(socket, "open");"""
+        )
+        wire_.target = other.port
+        wire_.cut()
+        page.wait_for("window.ended")
+        assert page.value("ended") == [1006, False]
+        page.run("await came(new HTTP('/echo'), 'open');")
+
+
+def test_streams_that_are_held_back(browser: Browser, server: Running) -> None:
+    with wire(server.port, holds_streams=True) as made:
+        page = Page(browser, f"http://127.0.0.1:{made.port}/module")
+        page.wait_for("window.HTTP")
+        page.run(COUNTING)
+        assert page.value("[count.wrong, plainsocket.carrierOf(count.socket)]") == [[], "http-poll"]
+        page.wait_for("count.got > 300")
+        finish_counting(page)
+        browser.driver.get("about:blank")
+
+
+def test_streams_that_are_held_back_from_now_on(wired: tuple[Page, Wire]) -> None:
+    page, wire_ = wired
+    page.run(COUNTING)
+    page.wait_for("count.got > 50")
+    assert page.value("plainsocket.carrierOf(count.socket)") == "http"
+    wire_.holds_streams = True
+    wire_.cut()
+    page.wait_for("plainsocket.carrierOf(count.socket) === 'http-poll'")
+    got = page.value("count.got")
+    page.wait_for(f"count.got > {got + 200}")
+    finish_counting(page)
+
+
+# -- the page's end --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["location.href = 'about:blank'", "location.reload()"])
+def test_a_page_that_goes_says_so(page: Page, server: Running, how: str) -> None:
+    name = f"leaving.{page.driver.session_id}.{len(how)}"
+    page.run(
+        """window.socket = new HTTP("/record?" + name);
+        await came(socket, "open");
+        socket.send("abc");""",
+        name=name,
+    )
+    page.driver.execute_script(how)
+    assert conformance_server.wait_for_record(server, name) == [3, "close 1001 "]
+
+
+def test_a_page_that_comes_back_finds_its_sockets_closed(page: Page) -> None:
+    assert (
+        page.run(
+            """const socket = new HTTP("/echo");
+        await came(socket, "open");
+        window.dispatchEvent(new PageTransitionEvent("pagehide", { persisted: true }));
+        const { code } = await came(socket, "close");
+        const next = new HTTP("/echo");
+        await came(next, "open");
+        return code;"""
+        )
+        == 1006
+    )

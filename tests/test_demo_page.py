@@ -128,6 +128,28 @@ def test_binary_comes_back_with_its_round_trip_time(page: DemoPage) -> None:
     assert re.search(r"\d ms$", rtt)
 
 
+@pytest.mark.parametrize("carrier", ["native", "http"])
+def test_each_carrier_can_be_forced(page: DemoPage, carrier: str) -> None:
+    assert page.text("carrier-used") == "native"
+    Select(page.element("carrier")).select_by_value(carrier)
+    page.wait_until("carrier", lambda: page.text("carrier-used") == carrier)
+    page.send("Grüße")
+    page.wait_for_line("received", "Grüße")
+    page.send("00 ff 10", binary=True)
+    page.wait_for_line("received", "00 ff 10")
+    page.wait_for_time("p50")
+    page.element("disconnect").click()
+    page.wait_for_close(1000)
+
+
+def test_a_carrier_can_be_asked_for_by_the_address(page: DemoPage) -> None:
+    page.driver.get(page.url + "?carrier=http")
+    page.wait_for_state("open")
+    assert page.text("carrier-used") == "http"
+    page.send("quit")
+    page.wait_for_close(1000)
+
+
 def test_messages_come_back_in_order(page: DemoPage) -> None:
     messages = [f"message {n}" for n in range(20)]
     for message in messages:

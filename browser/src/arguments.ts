@@ -16,7 +16,7 @@ const toText = (value: unknown): string => `${value}`;
 
 /** Throws what the native constructor throws. */
 export function readArguments(args: ArrayLike<unknown>): Address {
-  if (!args.length) throw new TypeError("no arguments");
+  if (!args.length) throw new TypeError("no address");
   // Both conversions come before the first check: either may run code of the page.
   const given = toText(args[0]);
   const protocols = readProtocols(args[1]);
@@ -25,7 +25,7 @@ export function readArguments(args: ArrayLike<unknown>): Address {
   protocols.forEach((protocol) => {
     const name = protocol.toLowerCase();
     if (!TOKEN.test(name) || seen.indexOf(name) >= 0) {
-      throw domException("bad subprotocol: " + protocol, "SyntaxError");
+      throw domException("bad protocol: " + protocol, "SyntaxError");
     }
     seen.push(name);
   });
@@ -42,7 +42,7 @@ function readURL(given: string): string {
   if (!/^wss?:[^#]*$/.test(url)) throw domException("bad address: " + given, "SyntaxError");
   // What does not leave the machine counts as secure.
   if (location.protocol === "https:" && /^ws:..(?!127\.|localhost|.::1)/.test(url)) {
-    throw domException("https needs wss", "SecurityError");
+    throw domException("needs wss", "SecurityError");
   }
   return url;
 }

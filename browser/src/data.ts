@@ -21,8 +21,8 @@ export function makeBlob(bytes: Bytes): Blob {
 
 /** Call back with a Blob's bytes, or with nothing where they can't be read. */
 export function readBlob(blob: Blob, done: (bytes?: Bytes) => void): void {
-  blob.arrayBuffer().then(
-    (buffer) => done(new Uint8Array(buffer)),
-    () => done(),
-  );
+  const reader = new FileReader(); // which old engines have, too
+  reader.onload = () => done(new Uint8Array(reader.result as ArrayBuffer));
+  reader.onerror = () => done();
+  reader.readAsArrayBuffer(blob);
 }

@@ -25,19 +25,19 @@ declare function importScripts(url: string): void;
 declare const self: { WebSocket?: typeof WebSocket; plainsocket?: Plainsocket; document?: Document };
 
 const page = self.document;
-const script = page && (page.currentScript as HTMLScriptElement | null);
+const hasStreams = "ReadableStream" in self;
+// In an engine that does not tell, the last script so far is the one that runs.
+const script = page && ((hasStreams ? page.currentScript : page.scripts[page.scripts.length - 1]) as HTMLScriptElement | null);
 // A worker is told nowhere where its script comes from, but in a stack.
-const here = script ? script.src : (/http[^\s()]*plainsocket\.js[^\s():]*/.exec(new Error().stack!) || [location.href])[0]!;
+const here = script ? script.src : (/http[^\s()]*plainsocket\.js[^\s():]*/.exec(new Error().stack!) || [""])[0]!;
 const asked = (script && script.getAttribute("data-carrier")) || (/[?&]carrier=(\w+)/.exec(here) || [])[1];
 
-/** The carrier to take: "native" is the engine's own, "" none at all. */
-function pick(): string {
-  if (asked && asked !== "auto") return asked;
-  if (self.WebSocket) return "native";
-  return "ReadableStream" in self ? "http" : "";
-}
+// The carrier to take: "native" is the engine's own.
+const picked = asked || (self.WebSocket ? "native" : hasStreams ? "http" : "flash");
 
-function replaceBy(carrier: string): void {
+const file = here.replace(/[^/]*$/, "plainsocket-" + picked + ".js");
+
+function replace(): void {
   let isLoading = false;
   let waiting: [Waiting, Address][] = [];
   let attach: Start = (target, address) => {
@@ -65,7 +65,7 @@ function replaceBy(carrier: string): void {
     },
     close(this: Waiting, code?: number) {
       if (code !== undefined && code !== 1000 && !(code >= 3000 && code < 5000)) {
-        throw domException("bad code: " + code, "InvalidAccessError");
+        throw domException("bad code", "InvalidAccessError");
       }
       this["readyState"] = 2;
     },
@@ -78,15 +78,14 @@ function replaceBy(carrier: string): void {
   function load(): void {
     if (isLoading) return;
     isLoading = true;
-    const url = here.replace(/[^/]*$/, "plainsocket-" + carrier + ".js");
     if (page) {
       const element = page.createElement("script");
-      element.src = url;
+      element.src = file;
       if (script) element.nonce = script.nonce!;
       element.onerror = onError;
       page.head.appendChild(element);
     } else {
-      importScripts(url);
+      importScripts(file);
     }
   }
 
@@ -104,7 +103,7 @@ function replaceBy(carrier: string): void {
   }
 
   self.plainsocket = {
-    carrierOf: () => carrier,
+    carrierOf: () => picked,
     adopt(defineMembers, attachNow) {
       attach = attachNow;
       defineMembers(constructor);
@@ -121,5 +120,9 @@ function replaceBy(carrier: string): void {
   load();
 }
 
-const picked = pick();
-if (picked && picked !== "native") replaceBy(picked);
+if (picked !== "native") {
+  if (hasStreams) replace();
+  // An engine that lacks what our objects are made of: the file brings it along, and no script
+  // behind this one runs before that is there.
+  else page!.write("<script src=" + file + "></script>");
+}

@@ -6,12 +6,13 @@ import argparse
 import errno
 import logging
 import platform
+import signal
 import sys
 from collections.abc import Sequence
 
 import gevent
 
-from . import __version__, demo
+from . import __version__, console, demo, load, run
 from .frames import IS_COMPILED
 
 
@@ -21,13 +22,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help", "--version")):
         given.insert(0, "demo")
     options = _parser().parse_args(given)
+    options.given = given
+    code: int = options.run(options)
+    return code
+
+
+def _demo(options: argparse.Namespace) -> int:
+    _log_to_terminal()
     try:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
         demo.run(options.host, options.port)
     except OSError as error:
-        print(f"plainsocket: {_explain(error, options.host, options.port)}", file=sys.stderr)
-        return 1
+        return _fail(_explain(error, options))
     return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    _log_to_terminal()
+    try:
+        return run.run(
+            options.target,
+            host=options.host,
+            port=options.port,
+            reload=options.reload,
+            patch=options.patch,
+            command=[sys.executable, "-m", "plainsocket", *options.given],
+        )
+    except run.TargetError as error:
+        return _fail(str(error))
+    except run.ListenError as error:
+        return _fail(_explain(error.reason, options))
+
+
+def _policy(options: argparse.Namespace) -> int:
+    from .flashpolicy import FlashPolicyServer  # only where it is used
+
+    _log_to_terminal()
+    server = FlashPolicyServer((options.host, options.port), policy=options.allow)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        gevent.signal_handler(number, server.stop)
+    try:
+        server.start()
+    except OSError as error:
+        return _fail(error.strerror or str(error))
+    print(f"plainsocket policy: port {server.server_port} (Ctrl-C stops)", flush=True)
+    server.serve_forever()
+    return 0
+
+
+def _log_to_terminal() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+
+
+def _fail(message: str) -> int:
+    print(f"plainsocket: {message}", file=sys.stderr)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,9 +95,57 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve a page to try a WebSocket with, and the echo that it talks to.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    _add_address(command)
+    command.set_defaults(run=_demo)
+    command = commands.add_parser(
+        "run",
+        help="serve an application, and start it again when it changes",
+        description="Serve a WSGI application, or a dict of paths and their WebSocket handlers.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_argument(
+        "target",
+        metavar="MODULE[:NAME]",
+        help="where it is; NAME is application or app if not said; NAME() calls a factory",
+    )
+    _add_address(command)
+    command.add_argument(
+        "--reload", action="store_true", help="start it again whenever a file of it changes"
+    )
+    command.add_argument(
+        "--no-patch",
+        action="store_false",
+        dest="patch",
+        help="leave the standard library without gevent.monkey.patch_all()",
+    )
+    command.set_defaults(run=_run)
+    console.add_to(commands)
+    load.add_to(commands)
+    command = commands.add_parser(
+        "policy",
+        help="tell Flash programs which ports they may connect to",
+        description="Answer Flash Player, which asks who may connect to which ports.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_argument("--host", default="", help="address to listen on; empty: all")
+    command.add_argument("--port", default=843, type=_port, help="port; 0 takes a free one")
+    command.add_argument(
+        "--allow",
+        metavar="DOMAIN:PORTS",
+        action="append",
+        required=True,
+        type=_rule,
+        default=argparse.SUPPRESS,
+        help="who may connect to what: example.com:8087,9000 or *.example.com:8000-8010; "
+        "several times if need be",
+    )
+    command.set_defaults(run=_policy)
+    return parser
+
+
+def _add_address(command: argparse.ArgumentParser) -> None:
     command.add_argument("--host", default="127.0.0.1", help="address to listen on")
     command.add_argument("--port", default=8087, type=_port, help="port; 0 takes a free one")
-    return parser
 
 
 def _port(text: str) -> int:
@@ -59,7 +155,18 @@ def _port(text: str) -> int:
     return port
 
 
-def _explain(error: OSError, host: str, port: int) -> str:
+def _rule(text: str) -> str:
+    from .flashpolicy import FlashPolicy  # only where it is used
+
+    try:
+        FlashPolicy(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def _explain(error: OSError, options: argparse.Namespace) -> str:
+    host, port = options.host, options.port
     if error.errno == errno.EADDRINUSE:
         return f"port {port} on {host} is in use already; choose another one with --port"
     if error.errno in (errno.EACCES, errno.EPERM):

@@ -13,7 +13,7 @@ from gevent import pywsgi
 from .assets import is_asked_for, static_app
 from .body import Body, BodyError, too_large
 from .handshake import Accepted, Refused, Request, accept
-from .head import Head, HeadError, find_end, parse_head
+from .head import Head, HeadError, NoHTTPError, find_end, parse_head
 from .opening import (
     Host,
     Opening,
@@ -29,6 +29,7 @@ from .options import Options
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
+    from .flashpolicy import FlashPolicy
     from .sessions import Sessions
 
 
@@ -66,6 +67,8 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
     """Whether the http carrier may be used, where the option `http_carrier` allows it."""
     _is_tuned = False
 
+    time_for_head: float | None = None
+    """What is left of `handshake_timeout` for the first request, if some of it was used before."""
     _head: Head | None = None
     _head_error: HeadError | None = None
 
@@ -81,7 +84,10 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
 
     def handle_one_request(self) -> Any:
         # pywsgi itself waits for a request's head for ever.
-        timer = gevent.Timeout.start_new(self.options.handshake_timeout)
+        time_for_head = self.options.handshake_timeout
+        if self.time_for_head is not None:
+            time_for_head, self.time_for_head = self.time_for_head, None
+        timer = gevent.Timeout.start_new(time_for_head)
         self._head_timer = timer
         try:
             return super().handle_one_request()
@@ -144,6 +150,11 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
     def _handle_client_error(self, ex: Exception) -> Any:
         if not isinstance(ex, HeadError):
             return super()._handle_client_error(ex)  # type: ignore[misc]
+        # Here, because it costs connections that begin by HTTP nothing.
+        policy = self.flash_policy
+        if policy and isinstance(ex, NoHTTPError) and policy.reads_request(self.rfile.read1):
+            logger.info("%s: Flash policy sent", self.client_name)
+            return "200", policy.answer
         logger.warning("%s: %d %s", self.client_name, ex.status, ex.reason)
         self.observe_refusal(ex.status)
         body = f"{ex.reason}\n".encode()
@@ -239,6 +250,11 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
         self.start_response(refused.status_line, refusal_headers(refused))
         self.process_result()
         self.result = None
+
+    @property
+    def flash_policy(self) -> FlashPolicy | None:
+        """What Flash Player is answered that asks on this connection."""
+        return self.options.flash_policy
 
     @property
     def client_name(self) -> str:

@@ -12,9 +12,11 @@ import socket as stdlib_socket
 import ssl
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 import gevent
@@ -31,12 +33,14 @@ from .frames import CloseCode
 from .handler import WebSocketHandler
 from .handshake import Accepted, Refused, Request, accept, printable, upgrade_required
 from .listening import address_of, adopt, listen
-from .opening import address_name, asks_for_http_carrier, logger, report_end
+from .opening import Host, address_name, asks_for_http_carrier, logger, report_end
 from .options import Options
+from .peeked import PeekedHost, PeekedRequest, peek
 from .websocket import Handler, WebSocket
 from .wsgi import Application
 
 if TYPE_CHECKING:
+    from .flashpolicy import FlashOption, FlashPolicy, FlashPolicyServer
     from .sessions import ChannelHost, Sessions
 
 Routes = Handler | type[Endpoint] | Mapping[str, Handler | type[Endpoint]]
@@ -54,6 +58,10 @@ class Server:
     Unix socket at the path `unix`, with the permissions `unix_mode`. Or on `listener`, a socket
     that listens already, as handed over by systemd or another process. `ssl_context` makes it
     TLS. `options` are the fields of `Options`.
+
+    `flash_policy` lets Flash programs connect (see docs/flash.md): True has this port answer Flash
+    Player's question, for this port and for pages that `origins` allows; a port, such as 843, has
+    that one answer as well; a `FlashPolicy` or `FlashPolicyServer` says who may, and where else.
 
     As a context manager it starts, and stops at the end of the block::
 
@@ -73,6 +81,7 @@ class Server:
         reuse_port: bool = False,
         app: Application | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        flash_policy: FlashOption = None,
         **options: Any,
     ) -> None:
         unknown = set(options) - {field.name for field in dataclasses.fields(Options)}
@@ -92,6 +101,10 @@ class Server:
         self._address: tuple[str, int] | str = ""
         self._ssl_context = None if ssl_context is None else tls.adapt(ssl_context)
         self._http: _HTTPServer | None = None
+        self._flash_wanted = flash_policy
+        self.flash_policy: FlashPolicy | None = None
+        self.flash_policy_server: FlashPolicyServer | None = None
+        """What answers Flash Player on a port of its own."""
         self._stopping = Event()
         self.connections: set[WebSocket] = set()
         """The open WebSockets."""
@@ -148,6 +161,16 @@ class Server:
             raise RuntimeError("the server has been started already")
         listener = adopt(self._listener) if self._listener is not None else listen(**self._place)
         self._address = address_of(listener)
+        if self._flash_wanted is not None:
+            from .flashpolicy import start_beside
+
+            try:
+                self.flash_policy, self.flash_policy_server = start_beside(
+                    self._flash_wanted, address=self._address, origins=self.options.origins
+                )
+            except BaseException:
+                listener.close()
+                raise
         self._http = _HTTPServer(self, _gevent_socket(listener), self._ssl_context)
         self._http.start()
         logger.info("listening on %s", address_name(self._address))
@@ -178,7 +201,13 @@ class Server:
                 self._http.cut()
             self._stopping.set()
 
-        previous = {number: signal.getsignal(number) for number in _SIGNALS}
+        def on_python_signal(_number: int, _frame: FrameType | None) -> None:
+            # For thread.interrupt_main(), by which reloaders stop a program: unlike a signal it
+            # passes libev by, and would raise KeyboardInterrupt in whatever runs just then.
+            loop.run_callback_threadsafe(gevent.spawn_raw, on_signal)
+
+        loop = gevent.get_hub().loop
+        previous = {number: signal.signal(number, on_python_signal) for number in _SIGNALS}
         watchers = [gevent.signal_handler(number, on_signal) for number in _SIGNALS]
         try:
             yield
@@ -197,6 +226,8 @@ class Server:
         if self._http is None or self._http.closed:
             return
         self._http.close()
+        if self.flash_policy_server is not None:
+            self.flash_policy_server.stop()
         timeout = self.options.stop_timeout if timeout is None else timeout
         with gevent.Timeout(timeout, cast("Any", False)):  # False: no error at the block's end
             close_all(self.connections)
@@ -223,6 +254,7 @@ def serve(
     reuse_port: bool = False,
     app: Application | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    flash_policy: FlashOption = None,
     **options: Any,
 ) -> None:
     """Serve until SIGINT or SIGTERM comes. The arguments are those of `Server`."""
@@ -236,6 +268,7 @@ def serve(
         reuse_port=reuse_port,
         app=app,
         ssl_context=ssl_context,
+        flash_policy=flash_policy,
         **options,
     ).serve_forever()
 
@@ -262,6 +295,8 @@ class _HTTPServer(pywsgi.WSGIServer):
         self._served = 0  # connections that have a greenlet
         self._none_kept = Event()
         self._none_kept.set()
+        self.time_for_head = owner.options.handshake_timeout
+        """Seconds that a connection, just to be handled by pywsgi, still has for its first head."""
         self.http_sessions: Sessions | None = None  # once the http carrier is used
         self.idle_of_sessions = IdleConnections()
         address = listener.getsockname()
@@ -335,9 +370,29 @@ class _HTTPServer(pywsgi.WSGIServer):
             return
         self._served += 1
         try:
-            super().handle(sock, address)
+            if not self._serve_peeked(sock, address):
+                super().handle(sock, address)
         finally:
             self._served -= 1
+
+    def _serve_peeked(self, sock: Any, address: Any) -> bool:
+        """Serve a plain request for a WebSocket; False if pywsgi has to answer."""
+        if hasattr(sock, "pending"):  # under TLS there is nothing to peek at
+            return False
+        options = self.owner.options
+        start = time.monotonic()
+        try:
+            with self.idle.waiting(sock, is_fresh=True):
+                request = peek(sock, address, options, self.get_environ)
+        except OSError:  # it is gone, or sent nothing in time
+            return True
+        handler = self.owner.handler_of(request) if request is not None else None
+        if request is None or handler is None:
+            self.time_for_head = options.handshake_timeout - (time.monotonic() - start)
+            return False
+        with contextlib.suppress(ConnectionError):  # it is gone before it was answered
+            _PeekedHost(self, sock, address, request).run(handler, request)
+        return True
 
     def _refuse(self, sock: Any, address: Any) -> None:
         name = address_name(address)
@@ -455,74 +510,28 @@ def _no_websocket() -> Refused:
     return Refused(HTTPStatus.NOT_FOUND, "No WebSocket is served at this path.")
 
 
-class _RoutingHandler(WebSocketHandler):
-    """Serves the paths that have a handler, and leaves the rest to the WSGI application."""
+class _Routed(Host):
+    """Serves WebSockets by the handlers of a Server."""
 
     server: _HTTPServer
-    is_fresh = True  # no request has come yet
-    _is_of_session = False  # the last request was of the http carrier
     _reserved: str | None = None
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.options = self.server.owner.options
-
-    def read_requestline(self) -> Any:
-        server = self.server
-        # A page whose WebSockets are being closed still has to answer that.
-        idle = server.idle_of_sessions if self._is_of_session else server.idle
-        with idle.waiting(self.socket, is_fresh=self.is_fresh):
-            self.is_fresh = False
-            return super().read_requestline()
-
-    def run_application(self) -> None:
-        owner = self.server.owner
-        self._is_of_session = asks_for_http_carrier(self.environ, self.options)
-        if self._is_of_session:
-            self.run_carrier_request()
-            if self.server.closed and not self.server.http_sessions:
-                self.close_connection = True
-            return
-        request = Request.from_environ(self.environ)
-        handler = owner.handler_of(request)
-        try:
-            if request.wants_websocket:
-                self._reserve_address(request)
-            if handler is not None and request.wants_websocket:
-                self._serve_websocket(handler, request)
-            elif owner.app is not None or (self.options.browser_files and is_file(self.environ)):
-                super().run_application()
-            elif handler is not None:
-                raise upgrade_required(request)
-            elif request.wants_websocket:
-                raise _no_websocket()
-            else:
-                super().run_application()
-        except Refused as refused:
-            self.refuse(request, refused)
-        finally:
-            self._release_address()
-        if self.server.closed:
-            self.close_connection = True
-
-    def new_sessions(self) -> Sessions:
-        return self.server.new_sessions()
-
-    def _reserve_address(self, request: Request) -> None:
+    def reserve_address(self, request: Request) -> None:
         """Count the client from now on: until it is open, others could pass the limit with it."""
         if self.server.owner.reserve_for(request):
             self._reserved = request.remote_address
 
-    def _release_address(self) -> None:
+    def release_address(self) -> None:
         if self._reserved is not None:
             self.server.owner.reserve(self._reserved, -1)
             self._reserved = None
 
-    def _serve_websocket(self, handler: Handler | type[Endpoint], request: Request) -> None:
+    def serve_websocket(self, handler: Handler | type[Endpoint], request: Request) -> None:
         accepted = accept(request, self.options)
         websocket = WebSocket(self.options, request)
         if not _is_endpoint(handler):
             self.open_websocket(websocket, accepted)
+            del accepted  # not to be kept as long as the connection lasts
             self.run_handler(websocket, handler)
             return
         endpoint = handler()
@@ -541,7 +550,7 @@ class _RoutingHandler(WebSocketHandler):
 
     def open_websocket(self, websocket: WebSocket, accepted: Accepted) -> None:
         super().open_websocket(websocket, accepted)
-        self._release_address()
+        self.release_address()
         self.server.owner.add(websocket)
         if self.server.closed:
             websocket.close(CloseCode.GOING_AWAY, "server is stopping")
@@ -551,6 +560,86 @@ class _RoutingHandler(WebSocketHandler):
             super().end_websocket(websocket, code, reason)
         finally:
             self.server.owner.remove(websocket)
+
+
+class _PeekedHost(_Routed, PeekedHost):
+    """Does so without pywsgi."""
+
+    def __init__(self, server: _HTTPServer, sock: Any, address: Any, request: PeekedRequest):
+        super().__init__(sock, address, request, server.owner.options)
+        self.server = server
+
+    def run(self, handler: Handler | type[Endpoint], request: PeekedRequest) -> None:
+        """Answer the request, and serve its WebSocket."""
+        try:
+            self.reserve_address(request)
+            self.serve_websocket(handler, request)
+        except Refused as refused:
+            self.refuse(refused)
+        except Exception:
+            if self.is_open:
+                raise
+            self.fail()
+        finally:
+            self.release_address()
+
+
+class _RoutingHandler(_Routed, WebSocketHandler):
+    """Serves the paths that have a handler, and leaves the rest to the WSGI application."""
+
+    server: _HTTPServer
+    is_fresh = True  # no request has come yet
+    _is_of_session = False  # the last request was of the http carrier
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.options = self.server.owner.options
+        self.time_for_head = self.server.time_for_head
+
+    def read_requestline(self) -> Any:
+        server = self.server
+        # A page whose WebSockets are being closed still has to answer that.
+        idle = server.idle_of_sessions if self._is_of_session else server.idle
+        with idle.waiting(self.socket, is_fresh=self.is_fresh):
+            self.is_fresh = False
+            return super().read_requestline()
+
+    @property
+    def flash_policy(self) -> FlashPolicy | None:
+        return self.server.owner.flash_policy
+
+    def run_application(self) -> None:
+        owner = self.server.owner
+        self._is_of_session = asks_for_http_carrier(self.environ, self.options)
+        if self._is_of_session:
+            self.run_carrier_request()
+            if self.server.closed and not self.server.http_sessions:
+                self.close_connection = True
+            return
+        request = Request.from_environ(self.environ)
+        handler = owner.handler_of(request)
+        try:
+            if request.wants_websocket:
+                self.reserve_address(request)
+            if handler is not None and request.wants_websocket:
+                self.serve_websocket(handler, request)
+            elif owner.app is not None or (self.options.browser_files and is_file(self.environ)):
+                super().run_application()
+            elif handler is not None:
+                raise upgrade_required(request)
+            elif request.wants_websocket:
+                raise _no_websocket()
+            else:
+                super().run_application()
+        except Refused as refused:
+            self.refuse(request, refused)
+        finally:
+            self.release_address()
+        if self.server.closed:
+            self.close_connection = True
+
+    def new_sessions(self) -> Sessions:
+        return self.server.new_sessions()
 
     def log_error(self, msg: str, *args: Any) -> None:
         """What pywsgi has to say of a request that is not HTTP."""

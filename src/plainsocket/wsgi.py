@@ -39,6 +39,7 @@ Application = Callable[..., Iterable[bytes]]
 
 _OF_THE_SERVER: Final = {
     "proxy_protocol",
+    "flash_policy",
     "max_head_size",
     "max_headers",
     "handshake_timeout",

@@ -141,10 +141,10 @@ export class Downstream {
     let head: Bytes = new Uint8Array(0);
     while (head.length < HEAD_SIZE) {
       const { value, done } = await body.read();
-      if (done) throw new Error("the response ends within its head");
+      if (done) throw head;
       head = head.length ? join([head, value]) : value;
     }
-    if (head[0] !== DOWN) throw new Error("the response is not the server's");
+    if (head[0] !== DOWN) throw head;
     const offset = readNumber(head, 1, 8);
     this.heard(mine);
     const rest = head.subarray(HEAD_SIZE);

@@ -94,7 +94,9 @@ async function open(host: Host, channel: Channel, offered: Session | undefined):
     if (!made || isSettled) return false;
     isSettled = true;
     for (const other of requests) if (other !== request) other.abort();
-    begin(host, channel, id, made.terms, offered).down.start(made.rest, reader, mode, request);
+    // Where two attempts were needed, streams are held back, whichever was answered first.
+    const held = requests.length > 1 ? POLL : STREAM;
+    begin(host, channel, id, made.terms, offered).down.start(made.rest, reader, held, request);
     return true;
   };
 
@@ -106,7 +108,7 @@ async function open(host: Host, channel: Channel, offered: Session | undefined):
   try {
     return await Promise.race([attempt(STREAM), polled]);
   } catch {
-    return false;
+    return isSettled; // then it is only the other attempt that was called off
   } finally {
     clearTimeout(timer);
     clearTimeout(given);

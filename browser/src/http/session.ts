@@ -146,16 +146,14 @@ export class Session implements RecordEvents {
   /** The server sent what may not be. */
   refuse(): void {
     if (this.isOver) return;
-    this.up.control(record(END, 0));
-    this.up.leave();
+    this.up.leave(record(END, 0));
     this.finish(true);
   }
 
   /** The page goes away, and says so. */
   leave(): void {
     this.channels.forEach((channel) => channel.link.close(1001, ""));
-    this.up.control(record(END, 0));
-    this.up.leave();
+    this.up.leave(record(END, 0));
     this.finish(true);
   }
 

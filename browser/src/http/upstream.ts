@@ -85,10 +85,12 @@ export class Upstream {
     this.retry.set(after);
   }
 
-  /** The last request of a page that goes away. */
-  leave(): void {
+  /** The last request, which outlives a page that goes away; `last` stands behind all else in it. */
+  leave(last: Bytes): void {
     const from = this.end - this.acknowledged > KEEPALIVE / 2 ? this.next : this.acknowledged;
     this.fill(KEEPALIVE - (this.end - from));
+    this.kept.push(last);
+    this.end += last.length;
     void this.post(from, this.slice(from, this.end - from), null, true).catch(() => {});
   }
 

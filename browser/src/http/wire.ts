@@ -102,10 +102,8 @@ export class RecordReader {
     const channel = readNumber(this.head, 4, 4);
     const size = this.missing;
     if (this.head[1]) return false;
-    if (type === DATA) return channel > 0 && size > 0 && size <= MAX_PAYLOAD;
-    if (type === CREDIT) return channel > 0 && size === 4;
-    if (type === OPENED) return channel > 0 && size >= 7;
     if (type === END) return !size;
+    if (type < END) return channel > 0 && (type === CREDIT ? size === 4 : size >= (type === DATA ? 1 : 7) && size <= MAX_PAYLOAD);
     return !channel && (type === ACK ? size === 8 : type === PING && !size);
   }
 }

@@ -7,6 +7,7 @@ import logging
 from typing import Any, Final
 
 from .. import handler
+from ..flashpolicy import FlashPolicy
 from ..frames import CloseCode
 from ..handshake import Refused, Request, accept
 from ..options import Options
@@ -59,6 +60,10 @@ class WebSocketHandler(handler.WebSocketHandler):
     carries_http = False  # what it gives the application needs a connection
 
     _is_ordinary = False
+
+    @property
+    def flash_policy(self) -> FlashPolicy | None:
+        return getattr(self.server, "flash_policy", None) or self.options.flash_policy
 
     def run_application(self) -> None:
         hook = getattr(self.server, "pre_start_hook", None)
