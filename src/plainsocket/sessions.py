@@ -482,8 +482,6 @@ def _as_websocket(environ_of_post: dict[str, Any], post: posts.Open) -> Request:
     }
     if post.subprotocols:
         environ["HTTP_SEC_WEBSOCKET_PROTOCOL"] = post.subprotocols
-    if post.extensions:
-        environ["HTTP_SEC_WEBSOCKET_EXTENSIONS"] = post.extensions
     return Request.from_environ(environ)
 
 
