@@ -73,6 +73,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         conformance_server.ROUTES,
         process_request=conformance_server.process_request,
         max_message_size=2 << 20,
+        stop_timeout=1,
         app=conformance_server.files(*folders, pages={"page": PAGE}),
     ) as running:
         yield running
