@@ -15,12 +15,13 @@ FUZZ_VENV := fuzz/.venv
 FUZZ_SECONDS ?= 60
 
 BROWSER_PACKAGES := chromium chromium-driver firefox-esr webkit2gtk-driver xvfb fonts-dejavu-core
-TEST_PACKAGES := $(BROWSER_PACKAGES) nginx haproxy iproute2 systemd haxe
+TEST_PACKAGES := $(BROWSER_PACKAGES) nginx haproxy iproute2 systemd tinyproxy-bin dante-server haxe
 
 BROWSER_TOOLS := browser/node_modules/.installed
 RUFFLE := flash/node_modules/.installed
 
-.PHONY: help demo browser flash check test screenshot bench bench-quick fuzz clean
+.PHONY: help demo browser flash check test autobahn matrix works-with screenshot bench bench-quick \
+	fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -41,9 +42,20 @@ check: $(DEVELOPMENT) $(BROWSER_TOOLS) ## the inner loop: lint, format, types, u
 
 test: $(DEVELOPMENT) $(BROWSER_TOOLS) $(RUFFLE) ## the whole suite, in real browsers and with Autobahn's cases
 	@tools/debian-packages $(TEST_PACKAGES) || echo 'Tests that need them will say so.' >&2
+	@command -v npm >/dev/null || tools/debian-packages nodejs npm || echo 'Socket.IO has no client.' >&2
 	$(BIN)/pytest
 	@echo 'Once more in pure Python, as where no compiler is:'
 	PLAINSOCKET_PURE=1 $(BIN)/pytest -m 'not browser'
+
+autobahn: $(DEVELOPMENT) ## all 517 of Autobahn's cases (about ten minutes)
+	PLAINSOCKET_AUTOBAHN=all $(BIN)/pytest tests/test_autobahn.py
+
+matrix: ## the quick tests on every supported Python that is installed
+	$(PYTHON) tools/matrix.py $(VERSIONS)
+
+works-with: $(DEVELOPMENT) ## docs/works-with.md, from the tests (WORKS_WITH='-k frameworks' for some of them)
+	$(BIN)/pytest -m works_with --works-with .works-with.json $(WORKS_WITH)
+	PYTHONPATH=tests $(BIN)/python tools/write_works_with.py .works-with.json docs/works-with.md
 
 screenshot: $(DEVELOPMENT) ## take the README's picture of the demo page
 	@tools/debian-packages chromium chromium-driver fonts-dejavu-core
@@ -57,7 +69,7 @@ bench-quick: ## the same, shorter
 
 fuzz: $(FUZZ_VENV)/.installed ## fuzz for FUZZ_SECONDS each (60)
 	@mkdir -p fuzz/crashes
-	@status=0; for target in protocol handshake forwarded; do \
+	@status=0; for target in protocol deflate handshake forwarded; do \
 		echo "== $$target, $(FUZZ_SECONDS) s"; \
 		mkdir -p fuzz/.work/$$target; \
 		$(FUZZ_VENV)/bin/python fuzz/fuzz_$$target.py -max_total_time=$(FUZZ_SECONDS) \
@@ -72,8 +84,10 @@ flash: ## build bridge.swf from flash/Bridge.hx
 
 clean: ## remove all that make made
 	rm -rf $(FUZZ_VENV) fuzz/.work fuzz/crashes fuzz/__pycache__
-	rm -rf browser/node_modules flash/node_modules
-	rm -rf $(VENV) build dist src/*.egg-info src/plainsocket/*.so .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf browser/node_modules flash/node_modules tests/socketio/node_modules
+	rm -rf .matrix .works-with.json
+	rm -rf $(VENV) build dist src/*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -f src/plainsocket/*.so src/plainsocket/*/*.so
 	find examples src tests tools -name __pycache__ -exec rm -rf {} +
 
 # Debian leaves ensurepip out of its python3; a Python from elsewhere has it.

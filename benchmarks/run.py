@@ -55,9 +55,9 @@ def wanted(names: str | None, known: list[str], what: str) -> list[str]:
     return chosen
 
 
-def build_has_tls() -> bool:
+def build_has(feature: str) -> bool:
     done = subprocess.run([str(BUILD / "load"), "--features"], capture_output=True, check=True)
-    return b"tls" in done.stdout.split() and all(path.exists() for path in CERTIFICATE)
+    return feature.encode() in done.stdout.split()
 
 
 def prepare(arguments: argparse.Namespace) -> Results:
@@ -84,7 +84,10 @@ def prepare(arguments: argparse.Namespace) -> Results:
     )
     if cores.shared:
         results.notes.append("only one core: server and generator shared it")
-    if not build_has_tls():
+    if not build_has("deflate"):
+        results.scenarios = tuple(s for s in results.scenarios if not s.deflate)
+        results.notes.append("compression was left out: this build has no zlib")
+    if not (build_has("tls") and all(path.exists() for path in CERTIFICATE)):
         results.scenarios = tuple(s for s in results.scenarios if not s.tls)
         results.notes.append("the TLS scenarios were left out: this build has no TLS")
     return results
@@ -100,7 +103,7 @@ class Bench:
             (scenario, peer)
             for scenario in results.scenarios
             for peer in results.peers
-            if peer.tls or not scenario.tls
+            if (peer.tls or not scenario.tls) and (peer.deflate or not scenario.deflate)
         ]
         verified = sum(scenario.can_be_verified for scenario, _ in self.cells) if verify else 0
         self.progress = Progress(verified + len(self.cells) * results.rounds)

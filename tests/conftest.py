@@ -11,6 +11,8 @@ import browsers
 import plainsocket
 import processes
 
+pytest_plugins = ["works_with"]
+
 
 def pytest_configure() -> None:
     """Refuse to test a compiled core that was built from older sources."""

@@ -52,6 +52,11 @@ class Program:
             self._changed.notify_all()
 
     @property
+    def pid(self) -> int:
+        """Also the number of its process group."""
+        return self._process.pid
+
+    @property
     def output(self) -> str:
         """All that the program has printed so far."""
         with self._changed:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import itertools
 import random
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Final, Literal
 from urllib.parse import unquote_to_bytes
 
+from plainsocket.deflate import Deflater, Inflater
 from plainsocket.forwarded import Client, ProxyError, ProxyHeader, TrustedProxies, read_proxy_header
 from plainsocket.frames import CloseCode, Opcode, apply_mask, is_valid_close_code, read_header
 from plainsocket.handshake import Accepted, Refused, Request, accept, printable
 from plainsocket.head import Head, HeadError, find_end, parse_head
 from plainsocket.options import Options
-from plainsocket.protocol import Message, Protocol, Role, State
+from plainsocket.protocol import HOLD_SIZE, Message, Protocol, Role, State
 
 
 def _chopped(data: bytes, seed: int) -> list[bytes]:
@@ -191,15 +193,16 @@ def _check_round_trip(message: Message, receiver: Role) -> None:
 class _Model:
     """RFC 6455 once more, as simple as can be and for all the bytes at once."""
 
-    def __init__(self, flags: int) -> None:
+    def __init__(self, flags: int, inflates: _NaiveInflate | None = None) -> None:
         self.is_masked = not flags & 1
+        self.inflates = inflates
         self.max_size, self.max_fragments = (100, 4) if flags & 2 else (1 << 20, 1 << 16)
         self.messages: list[Message] = []
         self.pings: list[bytes] = []
         self.code: int | None = None
 
     def read(self, wire: bytes) -> None:
-        kind, message, size, fragments = 0, b"", 0, 0
+        kind, message, size, fragments, compressed = 0, b"", 0, 0, False
         while self.code is None and len(wire) >= 2:
             opcode, fin, length = wire[0] & 15, wire[0] >> 7, wire[1] & 127
             is_control = opcode >= 8
@@ -213,8 +216,12 @@ class _Model:
                     return self.end(1002)
             if len(wire) < start:
                 return None
-            if wire[0] & 0x70 or bool(wire[1] & 128) != self.is_masked:
+            may_have_rsv1 = self.inflates is not None and opcode in (1, 2)
+            if wire[0] & (0x30 if may_have_rsv1 else 0x70):
                 return self.end(1002)
+            if bool(wire[1] & 128) != self.is_masked:
+                return self.end(1002)
+            rsv1 = bool(wire[0] & 0x40)
             key, payload = wire[2 + extra : start], wire[start : start + length]
             is_whole = len(payload) == length
             wire = wire[start + length :]
@@ -227,19 +234,27 @@ class _Model:
             if (kind == 0) == (opcode == 0):
                 return self.end(1002)
             if opcode:
-                kind, message, size, fragments = opcode, b"", 0, 0
+                kind, message, size, fragments, compressed = opcode, b"", 0, 0, rsv1
             size += length
             fragments += 1
-            if size > self.max_size:
+            if size > (2 * self.max_size + 1024 if compressed else self.max_size):
                 return self.end(1009)
             if fragments > self.max_fragments:
                 return self.end(1008)
             message += payload
             is_last = bool(fin and is_whole)
-            if kind == 1 and not _is_text(message, is_whole=is_last):
+            content = message
+            if compressed and self.inflates is not None:
+                try:
+                    content = self.inflates.inflate(message, is_last=is_last)
+                except zlib.error:
+                    return self.end(1007)
+                if len(content) > self.max_size:
+                    return self.end(1009)
+            if kind == 1 and not _is_text(content, is_whole=is_last):
                 return self.end(1007)
             if is_last:
-                self.messages.append(message.decode() if kind == 1 else message)
+                self.messages.append(content.decode() if kind == 1 else content)
                 kind = 0
         return None
 
@@ -281,6 +296,106 @@ def _is_character(data: bytes) -> bool:
         return len(data.decode()) == 1
     except UnicodeDecodeError:
         return False
+
+
+# -- compression ---------------------------------------------------------------------------------
+
+_INFLATE_ERRORS: Final = frozenset({1007, 1009})
+
+
+class _NaiveInflate:
+    """A message so far, inflated from its beginning, byte by byte."""
+
+    def __init__(self, *, keeps_context: bool) -> None:
+        self._keeps_context = keeps_context
+        self._context = self._new()
+
+    def _new(self) -> Any:
+        return zlib.decompressobj(-15)
+
+    def inflate(self, message: bytes, *, is_last: bool) -> bytes:
+        inflater, output, ends = self._context.copy(), b"", 0
+        for byte in message + (b"\0\0\xff\xff" if is_last else b""):
+            if inflater.eof:
+                inflater, ends = self._new(), ends + 1
+            output += inflater.decompress(bytes([byte]))
+            if ends > 256 or (ends == 256 and inflater.eof):
+                raise zlib.error
+        if is_last:
+            afresh = ends or inflater.eof or not self._keeps_context
+            self._context = self._new() if afresh else inflater
+        return output
+
+
+def deflate(data: bytes) -> None:
+    """As `protocol`, where compression was agreed on; the third byte says how. What is inflated is
+    bounded, and the same in pieces (`start_stream`) and as messages."""
+    if len(data) < 3:
+        return
+    flags, how, seed, wire = data[0] & 3, data[1], data[2], data[3:]
+    keeps_context = bool(how & 1)
+    messages, code = _inflate_all(flags, keeps_context, _chopped(wire, 0))
+    model = _Model(flags, _NaiveInflate(keeps_context=keeps_context))
+    model.read(wire)
+    assert messages == model.messages
+    assert code == model.code or {code, model.code} == _INFLATE_ERRORS
+    for chosen in {1, seed} - {0}:
+        chopped = _inflate_all(flags, keeps_context, _chopped(wire, chosen))
+        assert chopped[0] == messages
+        assert chopped[1] == code or {chopped[1], code} == _INFLATE_ERRORS
+        streamed = _inflate_all(flags, keeps_context, _chopped(wire, chosen), in_pieces=True)
+        if code in (1008, 1009):
+            assert streamed[0][: len(messages)] == messages  # there are no such limits
+        else:
+            assert streamed == (messages, code)
+    for message in messages:
+        sender = _compressing(flags ^ 1, keeps_context)
+        for _ in range(2):
+            frames = b"".join(b"".join(frame) for frame in sender.send(message))
+            assert _inflate_all(flags & 1, False, [frames])[0] == [message]
+
+
+def _compressing(flags: int, keeps_context: bool) -> Protocol:
+    role: Role = "client" if flags & 1 else "server"
+    return Protocol(
+        role,
+        max_message_size=100 if flags & 2 else 1 << 20,
+        max_fragments=4 if flags & 2 else 1 << 16,
+        deflater=Deflater(15, keeps_context=False, threshold=0),
+        inflater=Inflater(15, keeps_context=keeps_context),
+    )
+
+
+def _inflate_all(
+    flags: int, keeps_context: bool, pieces: list[bytes], *, in_pieces: bool = False
+) -> tuple[list[Message], int | None]:
+    end = _compressing(flags, keeps_context)
+    limit = 100 if flags & 2 else 1 << 20
+    messages: list[Message] = []
+    parts: list[Message] = []
+    if in_pieces:
+        end.start_stream(None)
+    for piece in pieces:
+        received = end.receive(piece)
+        while True:
+            most = sum(len(message) for message in received)
+            assert most <= max(limit, HOLD_SIZE) + limit
+            assert sum(len(part) for part in end.pieces) <= 2 * HOLD_SIZE
+            parts += end.pieces
+            end.pieces.clear()
+            has_ended, end.stream_ended = end.stream_ended, False
+            if has_ended:
+                empty: Any = "" if end.stream_kind == Opcode.TEXT else b""
+                messages.append(empty.join(parts))
+                parts.clear()
+                end.start_stream(None)
+            messages += received  # which came behind the one in pieces
+            if not has_ended and not end.holding:
+                break
+            received = end.receive(b"")
+        if end.end_is_due:
+            assert end.receive(b"") == []
+    return messages, end.close_code
 
 
 # -- the handshake -------------------------------------------------------------------------------
@@ -516,6 +631,7 @@ def _read_proxy_header(pieces: list[bytes]) -> ProxyHeader | str | None:
 
 ALL: Final[dict[str, Callable[[bytes], None]]] = {
     "protocol": protocol,
+    "deflate": deflate,
     "handshake": handshake,
     "forwarded": forwarded,
 }

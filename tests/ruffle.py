@@ -2,7 +2,7 @@
 
 Ruffle's sockets are WebSockets to a relay; so the page's native WebSocket is put aside for it, and
 `window.WebSocket` is gone before any script of the page's own runs, as in a browser without one.
-Streams of fetch are gone too, until the page is there. `make test` installs Ruffle
+Streams are gone too, until the page is there. `make test` installs Ruffle
 (flash/package.json).
 """
 
@@ -32,11 +32,11 @@ HEAD: Final = """
 window.errors = [];
 window.onerror = function (message) { errors.push(String(message)); };
 window.__ruffleWS = window.WebSocket;
+window.__ruffleStreams = window.ReadableStream;
 delete window.WebSocket;
-var body = Object.getOwnPropertyDescriptor(Response.prototype, "body");
-delete Response.prototype.body;
-document.addEventListener("DOMContentLoaded", function () {  // Ruffle reads its own files by it
-  Object.defineProperty(Response.prototype, "body", body);
+delete window.ReadableStream;
+document.addEventListener("DOMContentLoaded", function () {  // Ruffle reads its own files by them
+  window.ReadableStream = window.__ruffleStreams;
 });
 %(extra)s
 window.RufflePlayer = { config: {

@@ -57,6 +57,7 @@ def get(url: str, method: str = "GET", **headers: str) -> Any:
 
 def test_there_are_files() -> None:
     assert {"plainsocket.js", "plainsocket.mjs", "plainsocket-http.js"} <= set(files())
+    assert {"plainsocket-flash.js", "bridge.swf"} <= set(files())
     assert "demo.html" not in files()
 
 
@@ -65,7 +66,9 @@ def test_file(url: str, name: str) -> None:
     got = get(f"{url}/{name}")
     assert got.status == 200
     assert got.content == files()[name].content
-    assert got.headers["content-type"] == "text/javascript; charset=utf-8"
+    is_script = not name.endswith(".swf")
+    expected = "text/javascript; charset=utf-8" if is_script else "application/x-shockwave-flash"
+    assert got.headers["content-type"] == expected
     assert got.headers["cache-control"] == "no-cache"
     assert got.headers["access-control-allow-origin"] == "*"
     assert got.headers["cross-origin-resource-policy"] == "cross-origin"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +12,7 @@ import pytest
 
 from plainsocket.frames import Opcode
 from rawclient import RawClient
-from serving import Running, echo, serving
+from serving import PATIENCE, Running, echo, serving
 
 
 def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -79,3 +82,26 @@ def test_a_body_that_nobody_reads_does_not_hold_the_connection(server: Running) 
         client.send(post("/unread", b"begun", length=100))
         assert client.receive_head().startswith("HTTP/1.1 200 ")
         assert client.receive_rest() == b""
+
+
+@pytest.mark.parametrize(
+    "request_of", [post("/", b"begun", length=100), post_chunked("/", bytes(600), bytes(600))]
+)
+def test_a_refused_body_is_freed_at_once(request_of: bytes) -> None:
+    freed = threading.Event()
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        weakref.finalize(environ["wsgi.input"], freed.set)
+        return application(environ, start_response)
+
+    gc.collect()
+    gc.disable()
+    try:
+        with serving({}, app=app, max_body_size=1000, body_timeout=0.1) as running:
+            with RawClient(running.port) as client:
+                client.send(request_of)
+                assert client.receive_head().startswith("HTTP/1.1 4")
+                client.receive_rest()
+            assert freed.wait(PATIENCE), "a reference cycle keeps it"
+    finally:
+        gc.enable()

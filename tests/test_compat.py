@@ -510,6 +510,7 @@ def test_what_is_not_wamp(tmp_path: Path, message: str) -> None:
 # -- what is built on gevent-websocket -----------------------------------------------------------
 
 
+@pytest.mark.works_with("Flask-Sockets", "Flask")
 def test_flask_sockets(tmp_path: Path) -> None:
     """As with today's Flask, whose router wants to be told of WebSockets."""
     need("flask", "flask_sockets")
@@ -546,6 +547,7 @@ def test_flask_sockets(tmp_path: Path) -> None:
         assert "Traceback" not in served.program.output
 
 
+@pytest.mark.works_with("bottle-websocket", "Bottle")
 def test_bottle_websocket(tmp_path: Path) -> None:
     need("bottle", "bottle_websocket")
     port = free_port()
@@ -572,6 +574,7 @@ run(host="127.0.0.1", port={port}, server=GeventWebSocketServer)
         assert "Traceback" not in child.output
 
 
+@pytest.mark.works_with("python-engineio")
 def test_engineio_takes_it_for_gevent_websocket(tmp_path: Path) -> None:
     need("engineio")
     text = """
@@ -600,6 +603,7 @@ def test_engineio_takes_it_for_gevent_websocket(tmp_path: Path) -> None:
         assert peer.recv(timeout=PATIENCE) == b"\x01\x02"
 
 
+@pytest.mark.works_with("gunicorn")
 def test_gunicorns_worker_by_its_old_path(tmp_path: Path) -> None:
     need("gunicorn")
     port = free_port()

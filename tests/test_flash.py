@@ -16,6 +16,7 @@ import plainsocket
 import ruffle
 from browsers import Browser
 from serving import Running, serving, wait_until
+from test_demo_page import DemoPage
 
 pytestmark = [
     pytest.mark.browser,
@@ -25,7 +26,12 @@ pytestmark = [
 FLASH = '<script src="/plainsocket-flash.js"></script>'
 CLOSED = 1  # a port that nobody listens on
 
-seen: list[Any] = []  # how pages have closed
+seen: list[tuple[str, int | None, str]] = []  # how pages have closed
+
+
+def ended(*queries: str) -> list[tuple[str, int | None, str]]:
+    """How those have that came with these queries; others may still be on their way."""
+    return [each for each in seen if each[0] in queries]
 
 
 def echo(ws: plainsocket.WebSocket) -> None:
@@ -77,7 +83,7 @@ HEAD
   var ws;
 
   function connect() {
-    ws = new WebSocket("ws://" + location.host + "/echo?2011");
+    ws = new WebSocket("ws://" + location.host + "/echo?" + location.pathname);
     ws.onopen = function () { output("connected"); };
     ws.onmessage = function (e) { output("received " + e.data); };
     ws.onclose = function () { output("disconnected"); };
@@ -116,6 +122,15 @@ HEAD
 </html>
 """
 
+# Uses the WebSocket at once, whether or not the loader has got it already.
+EARLY = """
+<script>
+  var early = new WebSocket("ws://" + location.host + "/echo"), seen = [early.readyState];
+  early.onopen = function () { early.send("early"); };
+  early.onmessage = function (event) { seen.push(event.data); };
+</script>
+"""
+
 PATHS = {"/echo": echo, "/close": close, "/vanish": vanish, "/headers": headers}
 
 
@@ -135,7 +150,15 @@ def server() -> Iterator[Running]:
     code = (ruffle.STATIC / "plainsocket-flash.js").read_text()
     old = f"<script>{OLD_ENGINE % code}</script>"
     no_native = "<script>delete window.WebSocket</script>"
+    modern = "<script>WebSocket = __ruffleWS; ReadableStream = __ruffleStreams</script>"
+    loader = '<script src="/plainsocket.js"></script>'
+    forced = loader.replace(" ", " data-carrier=flash ", 1)
+    demo = (ruffle.STATIC / "demo.html").read_text()
+    assert "<head>" in demo
     pages = {
+        "/loader": f"<!doctype html>{fast}{loader}{EARLY}<body>",
+        "/loader-forced": f"<!doctype html>{fast}{modern}{forced}{EARLY}<body>",
+        "/demo": demo.replace("<head>", f"<head>{fast}{loader}"),
         "/": f"<!doctype html><meta charset=utf-8>{fast}{FLASH}<body>",
         "/old": f"<!doctype html><meta charset=utf-8>{fast}{old}<body>",
         "/without": f"<!doctype html>{no_native}{FLASH}<body>",
@@ -287,8 +310,12 @@ def test_close_codes_both_ways(page: Browser, server: Running) -> None:
         ["open", [1011, "", True]],
         ["open", [1006, "", False]],
     ]
-    wait_until(lambda: len(seen) == 3)
-    assert sorted(seen) == [("a", 1005, ""), ("b", 1000, ""), ("c", 4999, "so schön")]
+    wait_until(lambda: len(ended("a", "b", "c")) == 3)
+    assert sorted(ended("a", "b", "c")) == [
+        ("a", 1005, ""),
+        ("b", 1000, ""),
+        ("c", 4999, "so schön"),
+    ]
 
 
 def test_refused(page: Browser, server: Running) -> None:
@@ -352,6 +379,35 @@ def test_request_has_the_pages_origin_and_cookies(page: Browser, server: Running
     assert sent["origin"] == f"http://127.0.0.1:{server.port}"
     assert sent["cookie"] == "flavour=oat"
     assert elsewhere == ["error", [1006, "", False]]  # of another origin, hence refused
+
+
+@pytest.mark.parametrize("path", ["/loader", "/loader-forced"])
+def test_the_loader_takes_it(page: Browser, server: Running, path: str) -> None:
+    outcome = run(
+        page,
+        server,
+        """
+        await new Promise((resolve) => {
+          const look = () => seen.length > 1 ? resolve() : setTimeout(look, 10);
+          look();
+        });
+        early.close();
+        await until(early);
+        WebSocket.loadFlashPolicyFile("xmlsocket://localhost:843");
+        return [seen, plainsocket.carrierOf(early), early instanceof WebSocket, errors];
+        """,
+        path,
+    )
+    assert outcome == [[0, "early"], "flash", True, []]
+
+
+def test_demo_page(page: Browser, server: Running) -> None:
+    demo = DemoPage(page, f"http://127.0.0.1:{server.port}/demo")
+    demo.open()
+    demo.send("Grüße über Flash")
+    demo.wait_for_line("received", "Grüße über Flash")
+    is_flash = "return 'loadFlashPolicyFile' in WebSocket"
+    assert page.driver.execute_script(is_flash) is True
 
 
 def test_text_in_an_old_engine(page: Browser, server: Running) -> None:
@@ -438,9 +494,9 @@ def test_page_of_2011(page: Browser, server: Running, path: str) -> None:
     assert "error" not in log()
     assert log().count("disconnected") == 1
     driver.get("about:blank")
-    wait_until(lambda: len(seen) == 2)
+    wait_until(lambda: len(ended(path)) == 2)
     # Ruffle sends with the next frame, which a page that goes does not have.
-    assert [code for _, code, _ in seen] == [1005, 1001 if path == "/2011-native" else 1006]
+    assert [code for _, code, _ in ended(path)] == [1005, 1001 if path == "/2011-native" else 1006]
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ import plainsocket
 from plainsocket.compat import WebSocketServer
 from plainsocket.compat.handler import WebSocketHandler as CompatHandler
 from plainsocket.flashpolicy import FlashPolicy, FlashPolicyServer, is_request
-from processes import running
+from processes import ROOT, running
 from rawclient import RawClient
 from serving import PATIENCE, Running, echo, serving, wait_until
 
@@ -514,6 +514,46 @@ def test_under_compat() -> None:
 def test_only_the_server_can_answer_on_its_port() -> None:
     with pytest.raises(TypeError, match="only the server can do that: flash_policy"):
         plainsocket.wsgi(application, flash_policy=FlashPolicy("*:80"))
+
+
+# -- docs/flash.md -------------------------------------------------------------------------------
+
+PROGRAMS = re.findall(
+    r'^```python title="(.*?)"\n(.*?)^```$',
+    (ROOT / "docs" / "flash.md").read_text(),
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "text"), PROGRAMS, ids=[name for name, _ in PROGRAMS])
+def test_program_of_the_document(name: str, text: str, tmp_path: Path) -> None:
+    port, policy_port = free_port(), free_port()
+    text = text.replace("8087", str(port)).replace("843", str(policy_port))
+    (tmp_path / name).write_text(text)
+    with running(sys.executable, name, cwd=tmp_path):
+        wait_until(lambda: listens(port))
+        expected = {
+            "flash.py": [("*", f"{port}")],
+            "rules.py": [("example.com", f"443,{port}"), ("*.example.org", f"{port}")],
+            "handler.py": [("example.com", f"{port}")],
+        }[name]
+        assert allowed(ask(port)) == expected
+        if name == "rules.py":
+            assert allowed(ask(policy_port)) == expected
+        with connect(f"ws://127.0.0.1:{port}/echo") as peer:
+            peer.send("hello")
+            assert peer.recv(timeout=PATIENCE) == "hello"
+
+
+def test_all_programs_of_the_document_are_run() -> None:
+    assert [name for name, _ in PROGRAMS] == ["flash.py", "rules.py", "handler.py"]
 
 
 # -- the command ---------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from rawclient import RawClient, frame
 from serving import PATIENCE
 from trust import trusting
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.works_with("gunicorn")]
 
 APPLICATION = """
 import os

@@ -88,6 +88,7 @@ def app_of_2011(environ: dict[str, Any], start_response: Any) -> list[bytes]:
     return [b"nothing here"]
 
 
+@pytest.mark.works_with("Python", "gevent", "websockets")
 def test_the_program_of_2011() -> None:
     with pywsgi(app_of_2011) as server:
         with connect(f"{server.url}/echo") as peer:

@@ -16,8 +16,12 @@ import plainsocket
 PACKAGE = Path(plainsocket.__file__).parent
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
 
-OPTIONAL = ["gunicorn", "compat", "rooms", "redis", "flashpolicy", "metrics", "cli", "demo"]
-OPTIONAL += ["sessions", "carriers.http", "carriers.records"]  # where the http carrier is used
+OPTIONAL = [
+    "gunicorn", "compat", "rooms", "redis", "flashpolicy", "metrics", "cli", "demo",
+    "run", "reloader", "views", "engineio", "flask", "django", "bottle", "falcon", "pyramid",
+    "sessions", "carriers.http", "carriers.records",  # where the http carrier is used
+    "backoff", "client", "console", "dialing", "load", "proxies", "upgrade", "urls",
+]  # fmt: skip
 WITHOUT_IO = [
     "origin",
     "frames",

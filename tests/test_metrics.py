@@ -75,6 +75,7 @@ def test_the_package_does_not_import_prometheus_client() -> None:
     assert result.stdout.split() == [b"False"]
 
 
+@pytest.mark.works_with("prometheus-client")
 def test_before_anything_has_happened() -> None:
     with measured() as server:
         numbers = scrape(server)

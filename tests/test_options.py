@@ -35,9 +35,14 @@ TIMES = [
     "ping_timeout",
     "close_timeout",
     "send_timeout",
+    "compression_idle",
 ]
 MAY_BE_NONE = ["max_connections", "max_connections_per_address", "ping_interval"]
+RANGES = {"compression_level": (1, 9), "compression_window_bits": (9, 15)}
 OTHERS = [
+    "compression_threshold",
+    "compression",
+    "compression_context",
     "trusted_proxies",
     "proxy_protocol",
     "flash_policy",
@@ -61,7 +66,7 @@ def test_defaults_are_good() -> None:
 
 def test_each_option_is_in_a_table_of_these_tests() -> None:
     names = {field.name for field in dataclasses.fields(Options)}
-    assert names == {*SIZES, *TIMES, *OTHERS}
+    assert names == {*SIZES, *TIMES, *RANGES, *OTHERS}
 
 
 def test_options_cannot_be_changed_behind_a_servers_back() -> None:
@@ -75,6 +80,8 @@ def test_options_cannot_be_changed_behind_a_servers_back() -> None:
         *({name: 1} for name in SIZES),
         *({name: 0.001} for name in TIMES),
         *({name: None} for name in MAY_BE_NONE),
+        {"compression_threshold": 0},
+        *({name: bound} for name, bounds in RANGES.items() for bound in bounds),
         {"stop_timeout": 0},
         {"origins": "*"},
         {"origins": []},
@@ -96,6 +103,11 @@ def test_good_value(good: dict[str, Any]) -> None:
     [
         *((name, value) for name in SIZES for value in (0, -1)),
         *((name, value) for name in TIMES for value in (0, -0.5)),
+        *((name, least - 1) for name, (least, _) in RANGES.items()),
+        *((name, most + 1) for name, (_, most) in RANGES.items()),
+        *((name, 9.5) for name in RANGES),
+        ("compression_threshold", -1),
+        ("compression_threshold", "1"),
         ("stop_timeout", -0.1),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from plainsocket.frames import Opcode, header
 from plainsocket.protocol import FRAGMENT_SIZE, MAX_PINGS, Frame, Message, Protocol, Role, State
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -1272,3 +1273,22 @@ def test_the_end_is_the_same_however_the_bytes_are_chopped(
     received = [message for piece in chop(data, sizes) for message in receive(in_pieces, piece)]
     assert received == expected
     assert (in_pieces.state, in_pieces.close_code) == (at_once.state, at_once.close_code)
+
+
+# -- without masks, as in the http carrier's channels ----------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 20, 125, 126, 70_000])
+def test_no_masks_where_the_carrier_has_none(size: int) -> None:
+    server, client = Protocol(masked=False), Protocol("client", masked=False)
+    for message in ("x" * size, bytes(size)):
+        for sender, receiver in ((client, server), (server, client)):
+            frames = b"".join(bytes(part) for frame in sender.send(message) for part in frame)
+            assert frames[1] < 0x80
+            assert receiver.receive(frames) == [message]
+
+
+def test_masked_frame_where_there_are_none_is_refused() -> None:
+    server = Protocol(masked=False)
+    assert server.receive(header(Opcode.TEXT, 2, key=b"abcd") + b"hi") == []
+    assert (server.close_code, server.close_reason) == (1002, "masked frame from a client")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 import signal
@@ -42,7 +43,9 @@ from websockets.typing import Origin, Subprotocol
 import needs
 from browsers import Browser
 from plainsocket import Options
+from plainsocket.cli import _parser
 from processes import ROOT, START, Program, running
+from serving import wait_until
 from trust import trusting
 
 PATIENCE = 20.0  # seconds that anything may take
@@ -51,10 +54,15 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "docs/tutorial.md",
     "docs/deploy.md",
+    "docs/compression.md",
+    "docs/streaming.md",
     "docs/security.md",
+    "docs/frameworks.md",
+    "docs/client.md",
 )
 PYTEST = ".venv/bin/pytest"
 HTTP_SERVER = "python -m http.server 8000 --bind 127.0.0.1"
+RUN = "plainsocket run --reload chat:app"
 
 # -- the blocks ----------------------------------------------------------------------------------
 
@@ -286,7 +294,9 @@ def test_every_command_can_be_given(document: str) -> None:
     blocks = [block.text for block in BLOCKS[document] if block.language == "sh"]
     for line in "".join(blocks).splitlines():
         words = shlex.split(line, comments=True)
-        if words[0] == "make":
+        if "plainsocket" in words:
+            _parser().parse_args(words[words.index("plainsocket") + 1 :])
+        elif words[0] == "make":
             assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), line
         elif words[0] == "python" and line != HTTP_SERVER:
             assert len(words) == 2, line
@@ -300,6 +310,7 @@ def test_every_command_can_be_given(document: str) -> None:
                 ". venv/bin/activate",
                 "pip install .",
                 "pip install ../plainsocket",
+                RUN,
             )
             assert line in known, line
 
@@ -340,6 +351,12 @@ def test_the_readmes_server(folder: Folder) -> None:
     with serving(folder, "server.py"), client(folder, "/echo") as peer:
         peer.send("Hello")
         assert peer.recv(timeout=PATIENCE) == "Hello"
+
+
+@uses("README.md", "server.py", "client.py")
+def test_the_readmes_client(folder: Folder) -> None:
+    with serving(folder, "server.py"):
+        assert run_client(folder, "client.py") == "Hello\n"
 
 
 @uses("README.md", "endpoint.py")
@@ -728,8 +745,8 @@ def test_several_processes(folder: Folder) -> None:
     with serving(folder, "one_of_many.py"):
         check_echo(folder)
         with running(sys.executable, "-u", "one_of_many.py", cwd=folder.path) as other:
-            time.sleep(1.0)
-            assert other._process.poll() is None, other.output
+            port = f":{folder.port:04X} 00000000:0000 0A "  # listening, in the kernel's table
+            wait_until(lambda: Path("/proc/net/tcp").read_text().count(port) == 2)
             for _ in range(10):
                 check_echo(folder)
             assert other.interrupt() == 0, other.output
@@ -797,6 +814,26 @@ def test_the_numbers_on_a_port_of_their_own(folder: Folder) -> None:
 
 
 # -- security ------------------------------------------------------------------------------------
+
+
+@uses("docs/compression.md", "compressed.py")
+def test_compression(folder: Folder) -> None:
+    agreed = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+    with serving(folder, "compressed.py") as program:
+        check_echo(folder)
+        program.wait_for(re.escape(f"('{agreed}',)"))
+
+
+@uses("docs/streaming.md", "files.py")
+def test_streaming(folder: Folder) -> None:
+    with serving(folder, "files.py"):
+        with client(folder, "/upload") as peer:
+            peer.send([b"x" * 100_000] * 100)
+            assert peer.recv(timeout=PATIENCE) == "10000000 bytes"
+        with client(folder, "/download") as peer:
+            size = sum(len(piece) for piece in peer.recv_streaming())
+        assert size == sum(len(f"line {number}\n") for number in range(50_000))
+
 
 SECURITY = "docs/security.md"
 ATTACK = text_of(SECURITY, "attack")
@@ -887,3 +924,121 @@ def test_messages_that_are_checked(folder: Folder) -> None:
         with client(folder) as peer:
             peer.send("x" * 1001)
             assert close_of(peer)[0] == 1009
+
+
+# -- frameworks ----------------------------------------------------------------------------------
+
+FRAMEWORKS = "docs/frameworks.md"
+
+
+def check_room(folder: Folder, name: str) -> None:
+    with serving(folder, f"{name}_app.py"):
+        with pytest.raises(InvalidStatus, match="401"):
+            client(folder, "/rooms/attic")
+        url = f"http://127.0.0.1:{folder.port}/login/ann"
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            assert answer.read() == b"Hello ann"
+            cookie = answer.headers["Set-Cookie"].partition(";")[0]
+        with client(folder, "/rooms/attic", headers={"Cookie": cookie}) as peer:
+            for message in ("Hello", "again"):
+                peer.send(message)
+                assert peer.recv(timeout=PATIENCE) == f"ann in attic: {message}"
+
+
+@uses(FRAMEWORKS, "flask_app.py")
+def test_flask(folder: Folder) -> None:
+    check_room(folder, "flask")
+
+
+@uses(FRAMEWORKS, "django_app.py")
+def test_django(folder: Folder) -> None:
+    check_room(folder, "django")
+
+
+@uses(FRAMEWORKS, "bottle_app.py")
+def test_bottle(folder: Folder) -> None:
+    check_room(folder, "bottle")
+
+
+@uses(FRAMEWORKS, "falcon_app.py")
+def test_falcon(folder: Folder) -> None:
+    check_room(folder, "falcon")
+
+
+@uses(FRAMEWORKS, "pyramid_app.py")
+def test_pyramid(folder: Folder) -> None:
+    check_room(folder, "pyramid")
+
+
+@pytest.mark.slow
+@uses(FRAMEWORKS, "old_socketio_app.py")
+def test_flask_socketio(folder: Folder) -> None:
+    check_socketio(folder, "old_socketio_app.py")
+
+
+@pytest.mark.slow
+@uses(FRAMEWORKS, "socketio_app.py")
+def test_python_socketio(folder: Folder) -> None:
+    check_socketio(folder, "socketio_app.py")
+
+
+def check_socketio(folder: Folder, name: str) -> None:
+    """In Socket.IO's own words; tests/test_socketio.py has its real client."""
+    with running(sys.executable, "-u", name, cwd=folder.path) as program:
+        wait_for_port(program, folder.port)
+        with client(folder, "/socket.io/?EIO=4&transport=websocket") as peer:
+            assert str(peer.recv(timeout=PATIENCE)).startswith("0{")
+            peer.send("40")
+            assert str(peer.recv(timeout=PATIENCE)).startswith("40{")
+            peer.send('421["echo","Hello"]')
+            assert peer.recv(timeout=PATIENCE) == '431["Hello"]'
+        assert "Traceback" not in program.output
+
+
+@pytest.mark.slow
+@uses(FRAMEWORKS, "chat.py")
+def test_the_reloader(folder: Folder) -> None:
+    """tests/test_run.py changes its file."""
+    command = [sys.executable, "-m", *shlex.split(RUN), "--port", str(folder.port)]
+    with running(*command, cwd=folder.path) as program:
+        wait_for_port(program, folder.port)
+        with client(folder, "/echo") as peer:
+            peer.send("Hello")
+            assert peer.recv(timeout=PATIENCE) == "Hello"
+
+
+# -- the client ----------------------------------------------------------------------------------
+
+CLIENT = "docs/client.md"
+
+
+def run_client(folder: Folder, name: str) -> str:
+    done = subprocess.run(
+        [sys.executable, name],
+        cwd=folder.path,
+        env={name: each for name, each in os.environ.items() if not name.endswith("_proxy")},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@uses(CLIENT, "server.py", "hello.py", "many.py", "refused.py")
+def test_clients(folder: Folder) -> None:
+    with serving(folder, "server.py"):
+        assert run_client(folder, "hello.py") == "Hello\n"
+        assert run_client(folder, "many.py") == "100\n"
+        assert run_client(folder, "refused.py").startswith("404 ")
+    assert "can't connect to 127.0.0.1" in run_client(folder, "refused.py")
+
+
+@pytest.mark.slow
+@uses(CLIENT, "server.py", "feed.py")
+def test_a_client_that_comes_back(folder: Folder) -> None:
+    with running(sys.executable, "feed.py", cwd=folder.path) as program:
+        for count in (1, 2):
+            with serving(folder, "server.py"):
+                program.wait_for(r"\A" + r"Hello\s+" * count)

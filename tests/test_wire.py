@@ -61,6 +61,12 @@ def test_messages_of_each_size(size: int, letter: str) -> None:
         payload = text.encode()
         whole = Protocol().send_whole(message)
         assert whole == wire.whole_frame(message)
+        of_client = Protocol("client").send_whole(message)
+        assert (of_client is None) == (whole is None)
+        if of_client is not None:
+            assert Protocol().receive(of_client) == [message]
+            assert of_client[0] == opcode | 0x80
+            assert Protocol("client").receive((whole or b"") * 2) == [message, message]
         if len(message) < wire.WHOLE_BELOW:
             assert whole == frames.header(opcode, size) + payload
         else:
@@ -97,7 +103,6 @@ def test_a_large_message_in_pieces(size: int, chop: int) -> None:
 
 
 def test_what_is_not_a_whole_frame() -> None:
-    assert Protocol("client").send_whole("x") is None
     for message in (bytearray(b"x"), memoryview(b"x"), 1, None):
         assert Protocol().send_whole(message) is None  # type: ignore[arg-type]
         assert wire.whole_frame(message) is None

@@ -34,6 +34,7 @@ def serving_app(app: Any, **arguments: Any) -> Any:
     return pywsgi(app, WSGIHandler, **arguments)
 
 
+@pytest.mark.works_with("Python", "gevent", "websockets")
 def test_the_program_of_2011() -> None:
     with serving_app(plainsocket.wsgi(app_of_2011)) as server:
         with connect(f"{server.url}/echo") as peer:

@@ -8,6 +8,7 @@
 #include <sys/epoll.h>
 #include <time.h>
 
+#include "deflate.h"
 #include "options.h"
 #include "payload.h"
 
@@ -76,9 +77,16 @@ static void watch(struct client *c, uint32_t events)
 
 /* --- the outbound stream --- */
 
-/* Without --verify all connections send the same frames, prebuilt once; with
- * it each has its own, rebuilt for every message: a slot is free again as
- * soon as its message came back. */
+/* Without --verify all connections send the same frames, prebuilt once: as
+ * many as are in flight, but with --deflate all that there are, so that no
+ * compressor meets them again. With it each has its own, rebuilt for every
+ * message: a slot is free again as soon as its message came back. */
+static unsigned slots(void)
+{
+    unsigned variants = options.verify ? 0 : payload_variants();
+    return variants > options.in_flight ? variants : options.in_flight;
+}
+
 static void prepare_block(struct client *c)
 {
     size_t frame = payload_frame_length();
@@ -88,8 +96,8 @@ static void prepare_block(struct client *c)
         return;
     }
     if (!shared_block) {
-        shared_block = must_allocate(options.in_flight, frame);
-        for (unsigned slot = 0; slot < options.in_flight; slot++)
+        shared_block = must_allocate(slots(), frame);
+        for (unsigned slot = 0; slot < slots(); slot++)
             payload_write_frame(shared_block + slot * frame, 0, slot);
     }
     c->block = shared_block;
@@ -104,7 +112,7 @@ static bool control_may_go(const struct client *c)
 
 static void flush(struct client *c)
 {
-    size_t block = payload_frame_length() * options.in_flight;
+    size_t block = payload_frame_length() * slots();
     while (control_may_go(c) || c->written < c->queued) {
         bool control = control_may_go(c);
         const uint8_t *from = c->control + c->control_written;
@@ -194,6 +202,28 @@ static void take_piece(struct client *c, const struct frame_piece *piece)
     }
 }
 
+/* Inflates a piece, and takes what comes out of it as pieces. */
+static void take_compressed(struct client *c, const struct frame_piece *piece)
+{
+    static uint8_t output[64 * 1024];
+    if (!c->inflater)
+        c->inflater = inflater_new();
+    inflater_feed(c->inflater, piece->data, piece->length, piece->ends);
+    for (long length = 1; length > 0 && !load.failed; c->inflated += (uint64_t)length) {
+        length = inflater_take(c->inflater, output, sizeof output);
+        if (length < 0) {
+            load_fail("connection %u: message %llu can't be inflated", c->id,
+                      (unsigned long long)c->received);
+            return;
+        }
+        struct frame_piece part = {output, (size_t)length, c->inflated, piece->opcode, false,
+                                   length == 0 && piece->ends, NULL};
+        take_piece(c, &part);
+    }
+    if (piece->ends)
+        c->inflated = 0;
+}
+
 static void take_control(struct client *c, const struct frame_piece *piece)
 {
     if (piece->opcode == 9) {
@@ -212,7 +242,7 @@ static void take_frames(struct client *c, const uint8_t *data, size_t length)
     c->fresh = 0;
     while (!load.failed) {
         switch (frames_next(&c->reader, &data, &length, &piece)) {
-        case FRAME_PIECE: take_piece(c, &piece); break;
+        case FRAME_PIECE: (piece.compressed ? take_compressed : take_piece)(c, &piece); break;
         case FRAME_CONTROL: take_control(c, &piece); break;
         case FRAME_ERROR: load_fail("connection %u: %s", c->id, piece.error); break;
         case FRAME_NONE:
@@ -241,7 +271,9 @@ static const char request_format[] =
     "Accept-Encoding: gzip, deflate, br, zstd\r\n"
     "Accept-Language: en-US,en;q=0.9\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    "%s"
     "\r\n";
+static const char offer[] = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
 static const char accept_value[] = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 static void send_request(struct client *c)
@@ -251,7 +283,7 @@ static void send_request(struct client *c)
     if (!length) {
         unsigned port = ntohs(options.target.sin_port);
         length = snprintf(request, sizeof request, request_format, options.path, port,
-                          options.tls ? "s" : "", port);
+                          options.tls ? "s" : "", port, options.deflate ? offer : "");
     }
     if (options.tls && !*load.tls)
         snprintf(load.tls, sizeof load.tls, "%s", transport_describe(&c->io));
@@ -282,7 +314,9 @@ static bool head_is_good(struct client *c)
         load_fail("connection %u: refused: %.*s", c->id, (int)strcspn(c->head, "\r"), c->head);
     else if (!strstr(c->head, accept_value))
         load_fail("connection %u: no right Sec-WebSocket-Accept in the answer", c->id);
-    else if (strcasestr(c->head, "\r\nsec-websocket-extensions:"))
+    else if (options.deflate && !strcasestr(c->head, "extensions: permessage-deflate"))
+        load_fail("connection %u: compression was offered and not agreed on", c->id);
+    else if (!options.deflate && strcasestr(c->head, "\r\nsec-websocket-extensions:"))
         load_fail("connection %u: an extension was agreed that was not offered", c->id);
     return !load.failed;
 }
@@ -344,6 +378,9 @@ void client_drop(struct client *c)
     c->head = NULL;
     c->head_length = 0;
     c->control_length = c->control_written = 0;
+    inflater_free(c->inflater);
+    c->inflater = NULL;
+    c->inflated = 0;
     c->state = CLIENT_IDLE;
 }
 

@@ -24,6 +24,8 @@ struct client {
     char *head;               /* the response so far, until it is complete */
     unsigned head_length;
     struct frame_reader reader;
+    struct inflater *inflater; /* NULL until something compressed came */
+    uint64_t inflated;        /* bytes of the message that is being inflated */
     uint64_t received;        /* whole messages, ever */
     unsigned fresh;           /* of those, in the read that is being handled */
 

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "options.h"
+
 static size_t header_need(const struct frame_reader *r)
 {
     if (r->header_have < 2)
@@ -31,7 +33,8 @@ static const char *begin_frame(struct frame_reader *r)
     r->header_have = 0;
     r->in_frame = true;
     r->control_have = 0;
-    if (r->header[0] & 0x70)
+    bool may_have_rsv1 = options.deflate && (r->opcode == 1 || r->opcode == 2);
+    if (r->header[0] & (may_have_rsv1 ? 0x30 : 0x70))
         return "a reserved bit is set though no extension was agreed";
     if (r->header[1] & 0x80)
         return "a frame from the server is masked";
@@ -43,6 +46,7 @@ static const char *begin_frame(struct frame_reader *r)
         return "continuation frames in disorder";
     if (r->opcode) {
         r->message_opcode = r->opcode;
+        r->compressed = r->header[0] & 0x40;
         r->offset = 0;
     }
     r->in_message = !r->fin;
@@ -76,6 +80,7 @@ enum frame_event frames_next(struct frame_reader *r, const uint8_t **data, size_
     if (r->opcode < 8) {
         r->offset += take;
         piece->opcode = r->message_opcode;
+        piece->compressed = r->compressed;
         piece->ends = r->left == 0 && r->fin;
         return FRAME_PIECE;
     }

@@ -10,6 +10,7 @@
 struct frame_reader {
     uint8_t header[10], header_have;
     bool in_frame, in_message, fin;
+    bool compressed;          /* the message */
     uint8_t opcode;           /* of the frame */
     uint8_t message_opcode;
     uint64_t left;            /* of the frame's payload */
@@ -24,6 +25,7 @@ struct frame_piece {
     size_t length;
     uint64_t offset;          /* where it belongs in its message */
     uint8_t opcode;
+    bool compressed;
     bool ends;                /* it is the message's last */
     const char *error;
 };

@@ -20,11 +20,14 @@ struct options options = {
     .seed = 1,
 };
 
+static const char features[] =
 #ifdef LOAD_TLS
-static const char features[] = "tls";
-#else
-static const char features[] = "";
+    "tls "
 #endif
+#ifdef LOAD_ZLIB
+    "deflate "
+#endif
+    "";
 
 static const char usage[] =
     "usage: load --port N [--mode echo|broadcast|handshake|idle] [options]\n"
@@ -45,8 +48,9 @@ static const char usage[] =
     "  --server-pid PID     measure that process and its descendants\n"
     "  --verify             every message differs; compare every byte\n"
     "  --tls                wss, without verifying the certificate\n"
+    "  --deflate            offer permessage-deflate, and send every message compressed\n"
     "  --seed N             of masks and payloads (1)\n"
-    "  --features           say what this build can do (tls), and stop\n";
+    "  --features           say what this build can do (tls, deflate), and stop\n";
 
 static _Noreturn void refuse(const char *what, const char *value)
 {
@@ -89,7 +93,7 @@ static struct in_addr loopback_only(const char *text)
 enum {
     OPT_HOST, OPT_PORT, OPT_PATH, OPT_MODE, OPT_CONNECTIONS, OPT_IN_FLIGHT, OPT_SENDERS,
     OPT_SIZE, OPT_PAYLOAD, OPT_WARMUP, OPT_SECONDS, OPT_TIMEOUT, OPT_MAX_MESSAGES,
-    OPT_SERVER_PID, OPT_VERIFY, OPT_TLS, OPT_SEED, OPT_FEATURES, OPT_HELP,
+    OPT_SERVER_PID, OPT_VERIFY, OPT_TLS, OPT_DEFLATE, OPT_SEED, OPT_FEATURES, OPT_HELP,
 };
 
 static const struct option names[] = {
@@ -109,6 +113,7 @@ static const struct option names[] = {
     {"server-pid", required_argument, NULL, OPT_SERVER_PID},
     {"verify", no_argument, NULL, OPT_VERIFY},
     {"tls", no_argument, NULL, OPT_TLS},
+    {"deflate", no_argument, NULL, OPT_DEFLATE},
     {"seed", required_argument, NULL, OPT_SEED},
     {"features", no_argument, NULL, OPT_FEATURES},
     {"help", no_argument, NULL, OPT_HELP},
@@ -128,6 +133,10 @@ static void check(void)
     /* Every message in flight has a slot of its own in memory. */
     if ((double)options.in_flight * (double)options.size > 1e9)
         refuse("--in-flight", "times --size is over 1 GB");
+#ifndef LOAD_ZLIB
+    if (options.deflate)
+        refuse("--deflate", "this build is without zlib: install zlib1g-dev and build again");
+#endif
 #ifndef LOAD_TLS
     if (options.tls)
         refuse("--tls", "this build is without TLS: install libssl-dev and build again");
@@ -156,6 +165,7 @@ void options_read(int argc, char **argv)
         case OPT_SERVER_PID: options.server_pid = (pid_t)number("--server-pid", optarg, 1, 1 << 30); break;
         case OPT_VERIFY: options.verify = true; break;
         case OPT_TLS: options.tls = true; break;
+        case OPT_DEFLATE: options.deflate = true; break;
         case OPT_SEED: options.seed = (uint64_t)number("--seed", optarg, 1, 1e15); break;
         case OPT_FEATURES: puts(features); exit(0);
         case OPT_HELP: fputs(usage, stdout); exit(0);

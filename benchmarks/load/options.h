@@ -26,6 +26,7 @@ struct options {
     uint64_t seed;
     bool verify;
     bool tls;
+    bool deflate;             /* offer permessage-deflate, and send compressed */
 };
 
 extern struct options options;

@@ -17,6 +17,9 @@ uint8_t payload_opcode(void);
 /* The options.size bytes of message `number` of connection `id`. */
 const uint8_t *payload_of(uint32_t id, uint64_t number);
 
+/* With --deflate, how many different messages there are; 0 without. */
+unsigned payload_variants(void);
+
 /* The length of a whole frame, and the frame itself, masked at random. */
 size_t payload_frame_length(void);
 void payload_write_frame(uint8_t *frame, uint32_t id, uint64_t number);

@@ -126,7 +126,7 @@ def running(
     log = LOGS / f"{peer.name}-{scenario.key}.log"
     with log.open("wb") as output:
         server = subprocess.Popen(
-            peer.command(port, CERTIFICATE if scenario.tls else None),
+            peer.command(port, CERTIFICATE if scenario.tls else None, deflate=scenario.deflate),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -17,9 +17,12 @@ class Peer:
     program: str  # in servers/, or in build/ if it is compiled
     packages: tuple[str, ...] = ()  # whose versions the report states
     tls: bool = True
+    deflate: bool = False
     quick: bool = False
 
-    def command(self, port: int, certificate: tuple[Path, Path] | None) -> list[str]:
+    def command(
+        self, port: int, certificate: tuple[Path, Path] | None, *, deflate: bool = False
+    ) -> list[str]:
         if self.program.endswith(".py"):
             command = [sys.executable, str(HERE / "servers" / self.program)]
         else:
@@ -27,22 +30,31 @@ class Peer:
         command += ["--port", str(port)]
         if certificate:
             command += ["--tls", *map(str, certificate)]
+        if deflate:
+            command.append("--deflate")
         return command
 
 
 PEERS = (
     Peer("c", "C, epoll (the limit)", "c_epoll", tls=False, quick=True),
-    Peer(SUBJECT, "plainsocket", "plainsocket_handler.py", ("plainsocket",), quick=True),
+    Peer(
+        SUBJECT, "plainsocket", "plainsocket_handler.py", ("plainsocket",), deflate=True, quick=True
+    ),
     Peer(
         "plainsocket-endpoint",
         "plainsocket, Endpoint",
         "plainsocket_endpoint.py",
         ("plainsocket",),
+        deflate=True,
     ),
     Peer("picows", "picows, str", "picows_uvloop.py", ("picows", "aiofastnet"), quick=True),
-    Peer("socketify", "socketify (uWebSockets)", "socketify_server.py", ("socketify",)),
-    Peer("aiohttp", "aiohttp", "aiohttp_uvloop.py", ("aiohttp", "uvloop")),
-    Peer("websockets", "websockets", "websockets_uvloop.py", ("websockets", "uvloop")),
+    Peer(
+        "socketify", "socketify (uWebSockets)", "socketify_server.py", ("socketify",), deflate=True
+    ),
+    Peer("aiohttp", "aiohttp", "aiohttp_uvloop.py", ("aiohttp", "uvloop"), deflate=True),
+    Peer(
+        "websockets", "websockets", "websockets_uvloop.py", ("websockets", "uvloop"), deflate=True
+    ),
     Peer("uvicorn", "uvicorn", "uvicorn_sansio.py", ("uvicorn", "httptools")),
     Peer(
         "simple-websocket",

@@ -12,6 +12,7 @@ class Scenario:
     title: str
     arguments: tuple[str, ...]  # of the generator
     tls: bool = False
+    deflate: bool = False
     unit: str = "µs"
 
     @property
@@ -68,4 +69,23 @@ def scenarios(idle_connections: int) -> tuple[Scenario, ...]:
         ),
         Scenario("b-tls", "b over TLS", (*SMALL, "--tls"), tls=True),
         Scenario("d-tls", "d over TLS", (*LARGE, "--payload", "binary", "--tls"), tls=True),
+        Scenario("b-deflate", "b, compressed", (*SMALL, "--deflate"), deflate=True),
+        Scenario(
+            "c-deflate",
+            "c, compressed",
+            (*SMALL, "--in-flight", "16", "--deflate"),
+            deflate=True,
+        ),
+        Scenario(
+            "d-deflate",
+            "d, compressed, though random bytes do not shrink",
+            (*LARGE, "--payload", "binary", "--deflate"),
+            deflate=True,
+        ),
+        Scenario(
+            "u-deflate",
+            "u, compressed, to less than half",
+            (*LARGE, "--payload", "utf8", "--deflate"),
+            deflate=True,
+        ),
     )

@@ -1,4 +1,4 @@
-"""aiohttp on uvloop. Off: compression and the access log."""
+"""aiohttp on uvloop. Off: compression unless asked for, and the access log."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from aiohttp import WSMsgType, web
 from arguments import HOST, read_arguments
 
 connected = set()
+DEFLATE = web.AppKey("deflate", bool)
 
 
 async def accept(request):
-    ws = web.WebSocketResponse(compress=False)
+    ws = web.WebSocketResponse(compress=request.app[DEFLATE])
     await ws.prepare(request)
     return ws
 
@@ -46,6 +47,7 @@ async def broadcast(request):
 async def main() -> None:
     arguments = read_arguments()
     application = web.Application()
+    application[DEFLATE] = arguments.deflate
     application.add_routes([web.get("/echo", echo), web.get("/broadcast", broadcast)])
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()

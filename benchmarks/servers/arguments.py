@@ -1,4 +1,4 @@
-"""The command line that all servers share: --port N [--tls CERTIFICATE KEY]."""
+"""The command line that all servers share: --port N [--tls CERTIFICATE KEY] [--deflate]."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ SKIPPED = 77  # exit status: this server can't run here, and says why on stderr
 class Arguments(argparse.Namespace):
     port: int
     tls: list[str] | None
+    deflate: bool
 
     def ssl_context(self, kind: type[ssl.SSLContext] = ssl.SSLContext) -> ssl.SSLContext | None:
         if not self.tls:
@@ -28,6 +29,7 @@ def read_arguments() -> Arguments:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--tls", nargs=2, metavar=("CERTIFICATE", "KEY"))
+    parser.add_argument("--deflate", action="store_true")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return parser.parse_args(namespace=Arguments())

@@ -33,4 +33,5 @@ plainsocket.serve(
     host=HOST,
     port=arguments.port,
     ssl_context=arguments.ssl_context(),
+    compression=arguments.deflate,
 )

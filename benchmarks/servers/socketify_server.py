@@ -11,7 +11,7 @@ LIMIT = 16 * 1024 * 1024
 
 
 def echo(ws, message, opcode):
-    ws.send(message, opcode)
+    ws.send(message, opcode, arguments.deflate)
 
 
 def broadcast(ws, message, opcode):
@@ -20,7 +20,9 @@ def broadcast(ws, message, opcode):
 
 def settings(on_message, on_open=None):
     return {
-        "compression": CompressOptions.DISABLED,
+        "compression": (
+            CompressOptions.SHARED_COMPRESSOR if arguments.deflate else CompressOptions.DISABLED
+        ),
         "max_payload_length": LIMIT,
         "max_backpressure": LIMIT,
         "message": on_message,

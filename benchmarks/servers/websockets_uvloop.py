@@ -1,4 +1,4 @@
-"""websockets on uvloop. Off: compression, and the 1 MiB limit that 1 MiB messages touch."""
+"""websockets on uvloop. Off: the 1 MiB limit that 1 MiB messages touch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def main() -> None:
         HOST,
         arguments.port,
         ssl=context,
-        compression=None,
+        compression="deflate" if arguments.deflate else None,
         max_size=None,
         backlog=2048,
     ):

@@ -12,6 +12,7 @@ _TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".mjs": "text/javascript; charset=utf-8",
     ".map": "application/json",
+    ".swf": "application/x-shockwave-flash",
 }
 _HEADERS: Final = [
     # Any page may have them, isolated ones too: there is nothing in them but the library.
@@ -19,6 +20,8 @@ _HEADERS: Final = [
     ("Cross-Origin-Resource-Policy", "cross-origin"),
     ("X-Content-Type-Options", "nosniff"),
 ]
+_NAMES: Final = ("plainsocket", "bridge.swf")
+_PATHS: Final = tuple(f"/{name}" for name in _NAMES)
 _FOREVER: Final = "public, max-age=31536000, immutable"
 
 
@@ -37,7 +40,7 @@ def files() -> dict[str, File]:
     found = {}
     for entry in resources.files("plainsocket").joinpath("static").iterdir():
         content_type = _TYPES.get(PurePosixPath(entry.name).suffix)
-        if entry.name.startswith("plainsocket") and content_type is not None:
+        if entry.name.startswith(_NAMES) and content_type is not None:
             content = entry.read_bytes()
             tag = hashlib.sha256(content).hexdigest()[:16]
             found[entry.name] = File(content, content_type, tag)
@@ -48,7 +51,7 @@ def is_asked_for(environ: dict[str, Any]) -> bool:
     """Whether a request is for one of the files, at the root of the server."""
     path: str = environ.get("PATH_INFO", "")
     return (
-        path.startswith("/plainsocket")
+        path.startswith(_PATHS)
         and path[1:] in files()
         and environ["REQUEST_METHOD"] in ("GET", "HEAD")
     )

@@ -42,7 +42,8 @@ class Body:
         self._size = 0
         self._max_size = max_size
         self._timeout = timeout
-        self._error: BodyError | None = None
+        # Not the error itself: its traceback would hold this, and this it.
+        self._failure: tuple[HTTPStatus, str] | None = None
         self.is_left = False
         """Whether what comes next on the connection may be no request."""
 
@@ -107,14 +108,16 @@ class Body:
 
     def _next_piece(self, wanted: int) -> bytes:
         """Some bytes, or none at the end. Raises BodyError, and again each time it is asked."""
-        if self._error is not None:
-            raise self._error
+        if self._failure is not None:
+            raise BodyError(*self._failure)
         try:
-            slow = _error(HTTPStatus.REQUEST_TIMEOUT, f"nothing more within {self._timeout} s")
-            with gevent.Timeout(self._timeout, slow):
+            with gevent.Timeout(
+                self._timeout,
+                _error(HTTPStatus.REQUEST_TIMEOUT, f"nothing more within {self._timeout} s"),
+            ):
                 return self._read_piece(wanted)
         except BodyError as error:
-            self._error = error.with_traceback(None)
+            self._failure = error.status, error.reason
             self.is_left = True
             raise
 

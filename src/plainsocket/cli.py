@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import gevent
 
-from . import __version__, demo
+from . import __version__, console, demo, load, run
 from .frames import IS_COMPILED
 
 
@@ -22,28 +22,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help", "--version")):
         given.insert(0, "demo")
     options = _parser().parse_args(given)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    options.given = given
+    code: int = options.run(options)
+    return code
+
+
+def _demo(options: argparse.Namespace) -> int:
+    _log_to_terminal()
     try:
-        options.run(options)
+        demo.run(options.host, options.port)
     except OSError as error:
-        print(f"plainsocket: {options.explain(error, options)}", file=sys.stderr)
-        return 1
+        return _fail(_explain(error, options))
     return 0
 
 
-def _run_demo(options: argparse.Namespace) -> None:
-    demo.run(options.host, options.port)
+def _run(options: argparse.Namespace) -> int:
+    _log_to_terminal()
+    try:
+        return run.run(
+            options.target,
+            host=options.host,
+            port=options.port,
+            reload=options.reload,
+            patch=options.patch,
+            command=[sys.executable, "-m", "plainsocket", *options.given],
+        )
+    except run.TargetError as error:
+        return _fail(str(error))
+    except run.ListenError as error:
+        return _fail(_explain(error.reason, options))
 
 
-def _run_policy(options: argparse.Namespace) -> None:
-    from .flashpolicy import FlashPolicyServer
+def _policy(options: argparse.Namespace) -> int:
+    from .flashpolicy import FlashPolicyServer  # only where it is used
 
+    _log_to_terminal()
     server = FlashPolicyServer((options.host, options.port), policy=options.allow)
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, server.stop)
-    server.start()
+    try:
+        server.start()
+    except OSError as error:
+        return _fail(error.strerror or str(error))
     print(f"plainsocket policy: port {server.server_port} (Ctrl-C stops)", flush=True)
     server.serve_forever()
+    return 0
+
+
+def _log_to_terminal() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+
+
+def _fail(message: str) -> int:
+    print(f"plainsocket: {message}", file=sys.stderr)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,9 +95,32 @@ def _parser() -> argparse.ArgumentParser:
         description="Serve a page to try a WebSocket with, and the echo that it talks to.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    command.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    command.add_argument("--port", default=8087, type=_port, help="port; 0 takes a free one")
-    command.set_defaults(run=_run_demo, explain=_explain)
+    _add_address(command)
+    command.set_defaults(run=_demo)
+    command = commands.add_parser(
+        "run",
+        help="serve an application, and start it again when it changes",
+        description="Serve a WSGI application, or a dict of paths and their WebSocket handlers.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    command.add_argument(
+        "target",
+        metavar="MODULE[:NAME]",
+        help="where it is; NAME is application or app if not said; NAME() calls a factory",
+    )
+    _add_address(command)
+    command.add_argument(
+        "--reload", action="store_true", help="start it again whenever a file of it changes"
+    )
+    command.add_argument(
+        "--no-patch",
+        action="store_false",
+        dest="patch",
+        help="leave the standard library without gevent.monkey.patch_all()",
+    )
+    command.set_defaults(run=_run)
+    console.add_to(commands)
+    load.add_to(commands)
     command = commands.add_parser(
         "policy",
         help="tell Flash programs which ports they may connect to",
@@ -84,8 +139,13 @@ def _parser() -> argparse.ArgumentParser:
         help="who may connect to what: example.com:8087,9000 or *.example.com:8000-8010; "
         "several times if need be",
     )
-    command.set_defaults(run=_run_policy, explain=lambda error, _options: error.strerror)
+    command.set_defaults(run=_policy)
     return parser
+
+
+def _add_address(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    command.add_argument("--port", default=8087, type=_port, help="port; 0 takes a free one")
 
 
 def _port(text: str) -> int:
@@ -96,7 +156,7 @@ def _port(text: str) -> int:
 
 
 def _rule(text: str) -> str:
-    from .flashpolicy import FlashPolicy
+    from .flashpolicy import FlashPolicy  # only where it is used
 
     try:
         FlashPolicy(text)

@@ -61,7 +61,7 @@ def _page() -> bytes:
 
 def run(host: str, port: int) -> None:
     """Serve the demo until SIGINT or SIGTERM. Raises OSError where the address can't be had."""
-    server = Server({"/echo": echo}, host=host, port=port, app=page)
+    server = Server({"/echo": echo}, host=host, port=port, app=page, compression=True)
     server.start()
     address = server.address
     assert isinstance(address, tuple)

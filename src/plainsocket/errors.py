@@ -26,3 +26,30 @@ class ConnectionClosed(WebSocketError):
 
     def __str__(self) -> str:
         return f"{self.code} {self.reason}".rstrip()
+
+
+class HandshakeError(WebSocketError):
+    """`connect` reached something that does not open a WebSocket as RFC 6455 section 4.1 has it."""
+
+
+class HandshakeRefused(HandshakeError):
+    """The server answered `connect` with another status than 101."""
+
+    def __init__(
+        self, status: int, reason: str, headers: list[tuple[str, str]], body: bytes
+    ) -> None:
+        super().__init__(f"refused with {status} {reason}".rstrip())
+        self.status = status
+        """The HTTP status."""
+        self.headers = headers
+        """Names and values, as sent and in that order."""
+        self.body = body
+        """At most 64 KiB of it, as far as it came in time."""
+
+
+class ProxyError(HandshakeError):
+    """The proxy did not make the connection. `status` is its HTTP status, if it gave one."""
+
+    def __init__(self, reason: str, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status

@@ -67,6 +67,8 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
     """Whether the http carrier may be used, where the option `http_carrier` allows it."""
     _is_tuned = False
 
+    time_for_head: float | None = None
+    """What is left of `handshake_timeout` for the first request, if some of it was used before."""
     _head: Head | None = None
     _head_error: HeadError | None = None
 
@@ -82,7 +84,10 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
 
     def handle_one_request(self) -> Any:
         # pywsgi itself waits for a request's head for ever.
-        timer = gevent.Timeout.start_new(self.options.handshake_timeout)
+        time_for_head = self.options.handshake_timeout
+        if self.time_for_head is not None:
+            time_for_head, self.time_for_head = self.time_for_head, None
+        timer = gevent.Timeout.start_new(time_for_head)
         self._head_timer = timer
         try:
             return super().handle_one_request()

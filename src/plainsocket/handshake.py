@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
+from .deflate import Agreement, ExtensionError, accept_offer
 from .options import Options
 from .origin import host_name, host_of, is_allowed
 
@@ -22,7 +23,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 
 
-@dataclass
+@dataclass(slots=True)
 class Request:
     """What a handshake is judged by."""
 
@@ -41,6 +42,9 @@ class Request:
     """For `process_request`, to add headers to the 101, cookies for instance."""
     subprotocol: str | None = None
     """For `process_request`, to choose one of those that the client offers."""
+
+    compression: Agreement | None = field(default=None, repr=False)
+    """What is agreed on about compression, or None; `process_request` may set it to None."""
 
     @classmethod
     def from_environ(cls, environ: dict[str, Any]) -> Request:
@@ -127,14 +131,14 @@ class Refused(Exception):
         super().__init__(status, body)
         self.status = HTTPStatus(status)
         self.body = body
-        self.headers = _checked(headers)
+        self.headers = checked(headers)
 
     @property
     def status_line(self) -> str:
         return f"{self.status.value} {self.status.phrase}"
 
 
-def _checked(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+def checked(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     pairs = list(headers)
     for name, value in pairs:
         if not _TOKEN.fullmatch(name) or _CONTROL.search(value):
@@ -181,6 +185,10 @@ def accept(request: Request, options: Options) -> Accepted:
     _check_origin(request, own_host, options)
     offered = _offered_subprotocols(headers.get("sec-websocket-protocol"))
     request.subprotocol = next((name for name in options.subprotocols if name in offered), None)
+    try:
+        request.compression = accept_offer(headers.get("sec-websocket-extensions"), options)
+    except ExtensionError as error:
+        raise _bad_request(f"{error} (RFC 6455 section 9.1).") from None
     if options.process_request is not None:
         options.process_request(request)
         if request.subprotocol is not None and request.subprotocol not in offered:
@@ -188,7 +196,9 @@ def accept(request: Request, options: Options) -> Accepted:
     answer = [*_UPGRADE, ("Sec-WebSocket-Accept", accept_key(key))]
     if request.subprotocol is not None:
         answer.append(("Sec-WebSocket-Protocol", request.subprotocol))
-    return Accepted([*answer, *_checked(request.response_headers)])
+    if request.compression is not None:
+        answer.append(("Sec-WebSocket-Extensions", str(request.compression)))
+    return Accepted([*answer, *checked(request.response_headers)])
 
 
 _UPGRADE: Final = [("Upgrade", "websocket"), ("Connection", "Upgrade")]

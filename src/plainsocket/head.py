@@ -17,6 +17,11 @@ _VERSION: Final = re.compile(rb"HTTP/([0-9]\.[0-9])")
 _END: Final = re.compile(rb"\n\r?\n")  # see find_end
 _NOT_IN_TARGET: Final = re.compile(rb"[^!-~]|#")  # browsers do send some that RFC 3986 forbids
 _NOT_IN_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 section 5.5
+_WELL_FORMED: Final = re.compile(
+    rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [!-\"$-~]+ HTTP/1\.[01]\r\n"
+    rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*\r\n"
+)  # what _what_is_wrong finds nothing wrong with
+_HEADER: Final = re.compile(r"([^:]+):[\t ]*([^\r]*)\r\n")
 _ABSOLUTE: Final = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
 _AUTHORITY: Final = re.compile(
     r"(?:(?:[a-z0-9._~!$&'()*+;=-]|%[0-9a-f]{2})+|\[(?P<v6>[0-9a-f:.]+)\])(?::(?P<port>[0-9]*))?",
@@ -125,42 +130,60 @@ def parse_head(data: bytes, *, max_headers: int) -> Head:
     data = data.removeprefix(b"\r\n")  # old clients sent one behind a body (RFC 9112 section 2.2)
     if not data.endswith(b"\r\n\r\n"):
         raise _bad("The head does not end with an empty line; its lines must end with CR and LF.")
-    request_line, *lines = data[:-4].split(b"\r\n")
-    if len(lines) > max_headers:
+    if data.count(b"\r\n") - 2 > max_headers:
         raise HeadError(
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
             f"The request has more than {max_headers} headers.",
         )
-    method, target, version = _parse_request_line(request_line)
-    headers = [_parse_header(line) for line in lines]
+    if not _WELL_FORMED.fullmatch(data):
+        raise _what_is_wrong(data)
+    request_line, _, lines = data.decode("latin-1").partition("\r\n")
+    method, target, version = request_line.split(" ")
+    headers = [(name, value.rstrip("\t ")) for name, value in _HEADER.findall(lines)]
     authority, path, query = _split_target(method, target)
-    _check_host(headers, version)
+    fields = _join(headers, version)
     if authority is not None:
         headers = _with_host(headers, authority)
-    fields = _join(headers)
+        fields["host"] = authority
     is_chunked = _is_chunked(fields, version)
     content_length = _content_length(fields)
     return Head(method, target, path, query, version, headers, fields, content_length, is_chunked)
 
 
-def _parse_request_line(line: bytes) -> tuple[str, str, str]:
+def _what_is_wrong(data: bytes) -> HeadError:
+    """The error of a head that is not well-formed."""
+    request_line, *lines = data[:-4].split(b"\r\n")
+    return _wrong_request_line(request_line) or next(filter(None, map(_wrong_header, lines)))
+
+
+def _wrong_request_line(line: bytes) -> HeadError | None:
     if b"\n" in line:
-        raise _bad(_BARE_LF)
+        return _bad(_BARE_LF)
     words = line.split(b" ")  # exactly one space between: RFC 9112 section 3 tells why
     if len(words) != 3:
-        raise _bad("The request line must be a method, a target and a version, one space between.")
+        return _bad("The request line must be a method, a target and a version, one space between.")
     method, target, version = words
     if not _TOKEN.fullmatch(method):
-        raise _bad("The method is not a token (RFC 9110 section 5.6.2).")
+        return _bad("The method is not a token (RFC 9110 section 5.6.2).")
     if not target or _NOT_IN_TARGET.search(target):
-        raise _bad("The target holds a character that must be percent-encoded, or a fragment.")
+        return _bad("The target holds a character that must be percent-encoded, or a fragment.")
     if not (match := _VERSION.fullmatch(version)):
-        raise _bad("The request line does not end with an HTTP version.")
+        return _bad("The request line does not end with an HTTP version.")
     if match[1] not in (b"1.0", b"1.1"):
-        raise HeadError(
+        return HeadError(
             HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "This server speaks HTTP/1.1 and HTTP/1.0."
         )
-    return method.decode("ascii"), target.decode("ascii"), version.decode("ascii")
+    return None
+
+
+def _wrong_header(line: bytes) -> HeadError | None:
+    name, colon, value = line.partition(b":")
+    if not colon or not _TOKEN.fullmatch(name):
+        return _bad(_what_is_wrong_with_name(line, name, colon))
+    value = value.strip(b" \t")
+    if _NOT_IN_VALUE.search(value):
+        return _bad(_BARE_LF if b"\n" in value else "A header's value holds a control character.")
+    return None
 
 
 def _split_target(method: str, target: str) -> tuple[str | None, str, str]:
@@ -187,14 +210,12 @@ def _split_target(method: str, target: str) -> tuple[str | None, str, str]:
     return authority, path, query
 
 
-def _parse_header(line: bytes) -> tuple[str, str]:
-    name, colon, value = line.partition(b":")
-    if not colon or not _TOKEN.fullmatch(name):
-        raise _bad(_what_is_wrong_with_name(line, name, colon))
-    value = value.strip(b" \t")
-    if _NOT_IN_VALUE.search(value):
-        raise _bad(_BARE_LF if b"\n" in value else "A header's value holds a control character.")
-    return name.decode("ascii"), value.decode("latin-1")
+def parse_header(line: bytes) -> tuple[str, str]:
+    """Read one header line, without its end. Raises HeadError."""
+    if wrong := _wrong_header(line):
+        raise wrong
+    name, _, value = line.partition(b":")
+    return name.decode("ascii"), value.strip(b" \t").decode("latin-1")
 
 
 def _what_is_wrong_with_name(line: bytes, name: bytes, colon: bytes) -> str:
@@ -207,17 +228,6 @@ def _what_is_wrong_with_name(line: bytes, name: bytes, colon: bytes) -> str:
     if name.endswith((b" ", b"\t")):
         return "White space stands between a header's name and its colon (RFC 9112 section 5.1)."
     return "A header's name is not a token (RFC 9110 section 5.6.2)."
-
-
-def _check_host(headers: list[tuple[str, str]], version: str) -> None:
-    """RFC 9112 section 3.2: one Host, which only HTTP/1.0 may leave out."""
-    hosts = [value for name, value in headers if name.lower() == "host"]
-    if len(hosts) > 1:
-        raise _bad("The request has more than one Host.")
-    if not hosts and version != "HTTP/1.0":
-        raise _bad("The request has no Host.")
-    if hosts and not _is_authority(hosts[0]):
-        raise _bad("The Host is malformed.")
 
 
 def _is_authority(text: str) -> bool:
@@ -242,12 +252,25 @@ def _with_host(headers: list[tuple[str, str]], authority: str) -> list[tuple[str
     return replaced
 
 
-def _join(headers: list[tuple[str, str]]) -> dict[str, str]:
-    values: dict[str, list[str]] = {}
+def _join(headers: list[tuple[str, str]], version: str) -> dict[str, str]:
+    """Values by lower-case name. One Host, which only HTTP/1.0 may leave out (RFC 9112 3.2)."""
+    fields: dict[str, str] = {}
     for name, value in headers:
-        values.setdefault(name.lower(), []).append(value)
-    # A cookie may hold a comma (RFC 6265 section 5.4).
-    return {name: ("; " if name == "cookie" else ", ").join(each) for name, each in values.items()}
+        key = name.lower()
+        if key not in fields:
+            fields[key] = value
+        elif key == "host":
+            raise _bad("The request has more than one Host.")
+        else:
+            # A cookie may hold a comma (RFC 6265 section 5.4).
+            fields[key] = f"{fields[key]}{'; ' if key == 'cookie' else ', '}{value}"
+    host = fields.get("host")
+    if host is None:
+        if version != "HTTP/1.0":
+            raise _bad("The request has no Host.")
+    elif not _is_authority(host):
+        raise _bad("The Host is malformed.")
+    return fields
 
 
 def _is_chunked(fields: dict[str, str], version: str) -> bool:

@@ -26,6 +26,12 @@ logger: Final = logging.getLogger("plainsocket")
 _NOTSENT_LOWAT: Final = getattr(_socket, "TCP_NOTSENT_LOWAT", 25)
 _MOST_NOT_SENT: Final = 128 * 1024  # bytes
 
+OPENING: Final = "plainsocket.opening"
+"""The key in the environ of the Opening, until the application has returned."""
+
+_LOOK_INTERVAL: Final = 0.005
+"""Seconds between two looks at whether an application, while it is held, uses its WebSocket."""
+
 
 class Host:
     """What serves one WebSocket: a pywsgi handler, or the middleware under another server."""
@@ -107,6 +113,8 @@ class Opening:
     """A WSGI application around the real one, from a good handshake on.
 
     Until the 101 the application has the choice between the WebSocket and an ordinary response.
+    Waiting for anything chooses the WebSocket; what must wait before it can choose finds this
+    object in the environ (`OPENING`), and holds that back.
     """
 
     def __init__(self, host: Host, application: Any, request: Request, accepted: Accepted) -> None:
@@ -115,6 +123,7 @@ class Opening:
         self._accepted = accepted
         self._is_open = False
         self._is_answered = False
+        self._held: Any = None  # what looks for use of the WebSocket, while waiting is no choice
         self._status_after_101 = ""
         self._server_start_response: Any = None
         self._response: Iterable[bytes] = ()
@@ -124,7 +133,8 @@ class Opening:
         self._server_start_response = start_response
         environ["wsgi.websocket"] = self._websocket
         environ["wsgi.websocket_version"] = "13"
-        gevent.get_hub().loop.run_callback(self._open)  # as soon as the application waits
+        environ[OPENING] = self
+        gevent.get_hub().loop.run_callback(self._application_waits)
         try:
             self._call(environ)
         except BaseException:
@@ -137,16 +147,53 @@ class Opening:
                 self._give_up()
                 return self._response
             ending = (CloseCode.NORMAL_CLOSURE, "")
-            if self._status_after_101 >= "4":
+            if self._status_after_101 >= "5":
+                ending = (CloseCode.INTERNAL_ERROR, "internal error")
+            elif self._status_after_101 >= "3":
                 ending = (CloseCode.POLICY_VIOLATION, self._status_after_101[:100])
-        self._open()
+        finally:
+            self._stop_looking()
+            environ.pop(OPENING, None)  # or the two would keep each other alive
+        self.open()
         self._host.end_websocket(self._websocket, *ending)
         return ()
 
+    # -- for the modules of web frameworks -------------------------------------------------------
+
+    def hold(self) -> None:
+        """Until `release`, only what uses the WebSocket chooses it, and waiting does not."""
+        if self._held is None and not self._is_open and not self._is_answered:
+            self._held = gevent.get_hub().loop.timer(_LOOK_INTERVAL, _LOOK_INTERVAL)
+            self._held.start(self._application_waits)
+
+    def release(self) -> None:
+        """From now on waiting chooses the WebSocket."""
+        if self._held is not None:
+            self._stop_looking()
+            gevent.get_hub().loop.run_callback(self._application_waits)
+
+    def open(self) -> None:
+        """Send the 101, if nothing else has been answered; an answer after it is dropped."""
+        if not self._is_answered and not self._is_open:
+            self._is_open = True
+            self._host.open_websocket(self._websocket, self._accepted)
+
+    # -- the choice ------------------------------------------------------------------------------
+
+    def _application_waits(self) -> None:
+        if self._held is None or self._websocket.is_used:
+            self._stop_looking()
+            self.open()
+
+    def _stop_looking(self) -> None:
+        if self._held is not None:
+            self._held.stop()
+            self._held.close()
+            self._held = None
+
     @property
     def _is_chosen(self) -> bool:
-        """Whether the application has used the WebSocket."""
-        return self._is_open or self._websocket.buffered_amount > 0
+        return self._is_open or self._websocket.is_used
 
     def _call(self, environ: dict[str, Any]) -> None:
         result = self._application(environ, self._start_response)
@@ -173,11 +220,6 @@ class Opening:
             return lambda data: None
         self._is_answered = True
         return self._server_start_response(status, headers, exc_info)
-
-    def _open(self) -> None:
-        if not self._is_answered and not self._is_open:
-            self._is_open = True
-            self._host.open_websocket(self._websocket, self._accepted)
 
     def _give_up(self) -> None:
         self._is_answered = True
@@ -213,7 +255,8 @@ def take_over(sock: Any, read_early: Callable[[], bytes]) -> tuple[Any, bytes]:
     if not hasattr(sock, "pending"):
         # Not a dup, which would make libev rebuild its epoll set; nor gevent's own object,
         # whose watchers are of no use here.
-        sock = _socket.socket(fileno=sock.detach())
+        family, kind, proto = sock.family, sock.type, sock.proto  # told, or the kernel is asked
+        sock = _socket.socket(family, kind, proto, fileno=sock.detach())
     with contextlib.suppress(OSError):  # a Unix socket has no such delay
         sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
     return sock, early
@@ -271,6 +314,13 @@ def address_name(address: Any) -> str:
 
 def report_end(websocket: WebSocket, client_name: str, options: Options) -> None:
     """Write the one line that the log has of a connection, and tell the observer."""
+    if logger.isEnabledFor(logging.INFO):
+        _log_end(websocket, client_name)
+    if options.observer is not None:
+        options.observer.closed(websocket)
+
+
+def _log_end(websocket: WebSocket, client_name: str) -> None:
     logger.info(
         "%s: %s after %.3f s, %d messages of %d bytes in, %d of %d out, closed with %s %s",
         client_name,
@@ -283,5 +333,3 @@ def report_end(websocket: WebSocket, client_name: str, options: Options) -> None
         websocket.close_code,
         printable(websocket.close_reason),
     )
-    if options.observer is not None:
-        options.observer.closed(websocket)

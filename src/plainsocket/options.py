@@ -154,6 +154,27 @@ class Options:
     """Bytes that such a page may leave unacknowledged, and that it may send ahead of the
     handlers, of all its WebSockets; then they wait."""
 
+    compression: bool = False
+    """Whether to compress messages where the peer can too (permessage-deflate, RFC 7692). What it
+    costs and when it pays: docs/compression.md."""
+
+    compression_threshold: int = 256
+    """Smallest message sent compressed, in bytes of its own; 0: all are, even those that do not
+    become smaller."""
+
+    compression_level: int = 1
+    """zlib's, from 1 (least time) to 9 (smallest)."""
+
+    compression_context: bool = False
+    """Whether messages are compressed with those before in mind, which makes small ones much
+    smaller, and costs memory for each connection (RFC 7692's context takeover)."""
+
+    compression_window_bits: int = 12
+    """How far such a memory goes: 2 to this power bytes, from 9 to 15."""
+
+    compression_idle: float = 10.0
+    """Time without a compressed message after which a connection's compressor is dropped."""
+
     stop_timeout: float = 10.0
     """Longest that handlers may go on after the server was told to stop; then they are cut."""
 
@@ -173,6 +194,11 @@ class Options:
             if value < 0 or (value == 0 and name != "stop_timeout"):
                 least = "0 s or more" if name == "stop_timeout" else "above 0 s"
                 raise ValueError(f"{name} must be {least}, not {value!r}")
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if not isinstance(value, int) or not low <= value <= (high or value):
+                upto = "on" if high is None else f"to {high}"
+                raise ValueError(f"{name} must be a whole number from {low} {upto}, not {value!r}")
         if isinstance(self.origins, Sequence) and not isinstance(self.origins, str):
             check_patterns(self.origins)
         TrustedProxies(self.trusted_proxies)
@@ -212,6 +238,12 @@ _TIMES: Final = (
     "ping_timeout",
     "close_timeout",
     "send_timeout",
+    "compression_idle",
     "stop_timeout",
+)
+_RANGES: Final = (
+    ("compression_threshold", 0, None),
+    ("compression_level", 1, 9),
+    ("compression_window_bits", 9, 15),
 )
 _MAY_BE_NONE: Final = ("max_connections", "max_connections_per_address", "ping_interval")

@@ -10,9 +10,11 @@ from __future__ import annotations
 import codecs
 import enum
 import os
+import sys
 from typing import Any, Final, Literal
 
 from . import wire
+from .deflate import END, Deflater, Inflater
 from .frames import (
     MAX_CONTROL_PAYLOAD,
     CloseCode,
@@ -37,8 +39,15 @@ FRAGMENT_SIZE: Final = 256 * 1024
 """Bytes of payload in an outgoing frame at most: a longer message leaves in fragments, so that a
 control frame can go in between."""
 
+HOLD_SIZE: Final = 64 * 1024
+"""Bytes that inflating may make of one read before the rest of it is held back."""
+
 MAX_PINGS: Final = 64
 """Pings waiting for their pong; of more the oldest are forgotten."""
+
+_RSV1: Final = 0x40  # of a compressed message's first frame (RFC 7692 section 6)
+
+_MOST_INFLATED: Final = 1032  # bytes that come out of one at most: DEFLATE allows no more
 
 _LARGE: Final = 4096  # bytes of payload
 
@@ -58,36 +67,76 @@ CLOSING: Final = State.CLOSING
 CLOSED: Final = State.CLOSED
 
 
+class SharedMessage:
+    """A message that goes to many: encoded once, and compressed once for each way of doing it."""
+
+    __slots__ = ("frames", "message", "opcode", "payload", "size")
+
+    def __init__(self, message: Message) -> None:
+        """Raises TypeError for what is no message, UnicodeEncodeError as `Protocol.send`."""
+        self.message = message
+        self.opcode, self.payload = _encoded(message)
+        self.size = len(self.payload)
+        self.frames: dict[tuple[int, int, int] | None, tuple[list[Frame], bool]] = {}
+        """By `Deflater.shared_key`, None: uncompressed; each with whether it is compressed."""
+
+
+def _encoded(message: Message | bytearray | memoryview) -> tuple[Opcode, bytes]:
+    if isinstance(message, str):
+        return Opcode.TEXT, message.encode()
+    if isinstance(message, (bytes, bytearray, memoryview)):
+        return Opcode.BINARY, bytes(message)
+    raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
+
+
 class Protocol:
     """The state of one connection after its handshake."""
 
     __slots__ = (
         "_close_frame",
+        "_compressed",
         "_control",
         "_decoder",
+        "_deflate_from",
+        "_deflater",
+        "_dropped",
         "_due",
         "_fragments",
         "_frame",
+        "_inflated",
+        "_inflater",
         "_is_masked",
         "_kind",
         "_large",
         "_max_fragments",
         "_max_message_size",
         "_message",
+        "_piece_opcode",
+        "_piece_rsv",
         "_pings",
         "pings_due",
         "_rest",
         "_seen",
         "_size",
+        "_stream_limit",
+        "_stream_next",
+        "_streams",
+        "_yield",
         "close_code",
         "close_reason",
         "close_sent",
         "end_is_due",
         "failed",
+        "holding",
+        "holds_long",
         "is_client",
+        "may_hold_long",
         "message_begun",
+        "pieces",
         "pongs",
         "state",
+        "stream_ended",
+        "stream_kind",
         "to_skip",
     )
 
@@ -98,9 +147,14 @@ class Protocol:
         max_message_size: int = 1 << 20,
         max_fragments: int = 1 << 16,
         masked: bool = True,
+        deflater: Deflater | None = None,
+        inflater: Inflater | None = None,
     ) -> None:
         """`max_message_size` is in bytes, text counted as UTF-8; `max_fragments` in frames.
-        `masked`: whether the client's frames are masked (RFC 6455 section 5.3)."""
+
+        `masked`: whether the client's frames are masked (RFC 6455 section 5.3). `deflater` and
+        `inflater` are given where permessage-deflate was agreed on.
+        """
         self.is_client = role == "client"
         self._is_masked = masked
         self._max_message_size = max_message_size
@@ -120,6 +174,20 @@ class Protocol:
         """The payloads of pings that came and were not answered: see `take_pongs`."""
         self.pongs: list[bytes] = []
         """The payloads of pings that were answered, until the caller clears it."""
+        self.holding = False
+        """Bytes of the peer's are held back: call `receive(b"")` when what they would make can be
+        taken."""
+        self.may_hold_long = False
+        """Whether a message over the limit is held back, for `start_stream` or until this is
+        False again, and not refused."""
+        self.holds_long = False
+        """That is why bytes are held back."""
+        self.pieces: list[Message] = []
+        """Of the message that is streamed, until the caller clears it: see `start_stream`."""
+        self.stream_kind = 0
+        """TEXT or BINARY once the message has begun that the last `start_stream` asked for."""
+        self.stream_ended = False
+        """The last piece is there; the caller resets it."""
 
         self.end_is_due = False
         """Whether the messages just returned are the last: once their receiver has had the chance
@@ -140,8 +208,20 @@ class Protocol:
         self._size = 0  # of the payloads announced so far
         self._fragments = 0
         self._decoder: codecs.IncrementalDecoder | None = None
+        self._inflater = inflater
+        self._compressed = False  # whether the message being read is
+        self._inflated = 0  # bytes that came out of it so far
+        self._yield = 0  # bytes that came out of this read
+        self._stream_next = False  # whether the next message is to be streamed
+        self._stream_limit = 0
+        self._streams = False  # whether this one is
+        self._dropped = False  # … and nobody wants it any more
 
         # Output
+        self._deflater = deflater
+        self._deflate_from = sys.maxsize if deflater is None else deflater.threshold
+        self._piece_opcode = Opcode.TEXT  # of the message being sent in pieces
+        self._piece_rsv = 0
         self._pings: dict[bytes, None] = {}  # sent and not answered, the oldest first
         self._close_frame: bytes | None = None
         self.close_sent: tuple[int, str] | None = None
@@ -160,6 +240,8 @@ class Protocol:
         if self._rest:
             data = self._rest + data
             self._rest = b""
+        self.holding = self.holds_long = False
+        self._yield = 0
         try:
             self._read(data, messages)
         except FrameError as error:
@@ -182,25 +264,30 @@ class Protocol:
         while True:
             frame = self._frame
             if frame is None:
-                if self._kind is None and self._is_masked and not self.is_client:
+                if self._kind is None and not self._stream_next:
                     position = self._read_whole(data, position, end, messages)
                 frame = read_header(data, position)
                 if frame is None:
                     self._rest = data[position:]
                     return
-                position += frame.size
                 try:
                     self._begin_frame(frame)
                 except FrameError as error:
                     if error.code == CloseCode.MESSAGE_TOO_BIG:
-                        self.to_skip = max(0, frame.length - (end - position))
+                        if self.may_hold_long and not (self._streams or self._stream_next):
+                            self._rest = data[position:]
+                            self.holding = self.holds_long = True
+                            return
+                        self.to_skip = max(0, frame.length - (end - position - frame.size))
                     raise
+                position += frame.size
                 self._frame, self._seen = frame, 0
                 if (
                     frame.length >= _LARGE
                     and end - position < frame.length <= 16 * (end - position)  # or it would cost
                     and frame.opcode == Opcode.BINARY  # more than the peer has paid for
                     and frame.fin
+                    and not (self._compressed or self._streams)
                 ):
                     self._large = wire.blank(frame.length)
             seen = self._seen
@@ -224,12 +311,21 @@ class Protocol:
             frame_is_complete = self._seen == frame.length
             if frame.opcode >= Opcode.CLOSE:
                 self._control += payload
-            elif frame_is_complete and not seen and frame.fin and frame.opcode:
-                # The usual case: a whole message in one frame in one read.
-                messages.append(_decode(payload) if frame.opcode == Opcode.TEXT else payload)
-                self._kind = None
             else:
-                self._add_payload(payload, is_last=frame_is_complete and frame.fin)
+                is_last = frame_is_complete and frame.fin
+                if self._compressed:
+                    payload = self._inflate(payload, is_last=is_last)
+                if self._streams:
+                    self._add_piece(payload, is_last=is_last and not self.holding)
+                elif is_last and not seen and frame.opcode and not self.holding:
+                    # The usual case: a whole message in one frame in one read.
+                    messages.append(_decode(payload) if frame.opcode == Opcode.TEXT else payload)
+                    self._kind = None
+                else:
+                    self._add_payload(payload, is_last=is_last and not self.holding)
+                if self.holding:
+                    self._rest = data[position:]
+                    return
             if not frame_is_complete:
                 return
             self._frame = None
@@ -237,31 +333,61 @@ class Protocol:
                 self._end_control_frame(frame.opcode)
                 if self._due is not None:
                     return
+            elif self._streams:
+                if frame.fin:
+                    self._end_stream()
             elif frame.fin and (seen or not frame.opcode):
                 self._end_message(messages)
+            if self._yield >= HOLD_SIZE and position < end:
+                self._rest = data[position:]
+                self.holding = True
+                return
 
     def _read_whole(self, data: bytes, position: int, end: int, messages: list[Message]) -> int:
         """Take messages that came whole, each in one frame and in this read, as most do.
 
         Return the place of the first that did not. What is wrong with that is not found out here.
         """
-        while end - position >= 6:
-            kind, length = data[position], data[position + 1] - 0x80
-            start = position + 6
+        masked = 0 if self.is_client or not self._is_masked else 0x80
+        head = 6 if masked else 2
+        while end - position >= head:
+            kind, length = data[position], data[position + 1] - masked
+            if not 0 <= length <= 126:
+                break
+            start = position + head
             if length == 126:
+                if end - position < 4:
+                    break
                 length = data[position + 2] << 8 | data[position + 3]
-                start = position + 8
+                start += 2
                 if length < 126:
                     break
-            if not 0 <= length <= self._max_message_size or length == 127 or start + length > end:
+            if length > self._max_message_size or start + length > end:
                 break
             if kind == 0x81:  # text, final
                 try:
-                    messages.append(wire.unmask_text(data, start, start + length))
+                    if masked:
+                        messages.append(wire.unmask_text(data, start, start + length))
+                    else:
+                        messages.append(data[start : start + length].decode())
                 except UnicodeDecodeError:
                     break
             elif kind == 0x82:  # binary, final
-                messages.append(wire.unmask(data, start, start + length))
+                if masked:
+                    messages.append(wire.unmask(data, start, start + length))
+                else:
+                    messages.append(data[start : start + length])
+            elif kind in (0xC1, 0xC2) and self._inflater is not None:  # the same, compressed
+                # Small ones, which can't become too large.
+                most = (length + 4) * _MOST_INFLATED
+                if most > self._max_message_size or self._yield >= HOLD_SIZE:
+                    break
+                payload = data[start : start + length]
+                if masked:
+                    payload = wire.unmask(data, start, start + length)
+                payload = self._inflater.inflate(payload, self._max_message_size + 1, is_last=True)
+                self._yield += len(payload)
+                messages.append(_decode(payload) if kind == 0xC1 else payload)
             else:
                 break
             position = start + length
@@ -270,7 +396,7 @@ class Protocol:
     def _begin_frame(self, frame: Header) -> None:
         """Check what the head alone can tell, before any payload is kept."""
         if frame.rsv:
-            raise FrameError(CloseCode.PROTOCOL_ERROR, "reserved bit set without an extension")
+            self._check_reserved_bits(frame)
         if bool(frame.key) is (self.is_client or not self._is_masked):
             wrong = "masked frame" if frame.key else "unmasked frame"
             wrong += " from a server" if self.is_client else " from a client"
@@ -281,36 +407,134 @@ class Protocol:
         if frame.opcode == Opcode.CONTINUATION:
             if self._kind is None:
                 raise FrameError(CloseCode.PROTOCOL_ERROR, "continuation of no message")
-            self._fragments += 1
-            self._size += frame.length
+            size, fragments = self._size + frame.length, self._fragments + 1
+            streams, compressed = self._streams, self._compressed
         else:
             if self._kind is not None:
                 raise FrameError(CloseCode.PROTOCOL_ERROR, "new message inside a fragmented one")
-            self._kind = frame.opcode
-            self._fragments = 1
-            self._size = frame.length
-        if self._size > self._max_message_size:
-            raise FrameError(
-                CloseCode.MESSAGE_TOO_BIG, f"message over {self._max_message_size} bytes"
-            )
-        if self._fragments > self._max_fragments:
+            size, fragments = frame.length, 1
+            streams, compressed = self._stream_next, frame.rsv != 0
+        limit = self._stream_limit if streams else self._max_message_size
+        # What is compressed and does not shrink grows a little: no need to be precise.
+        if size > (2 * limit + 1024 if compressed else limit):
+            raise self._too_big(limit)
+        if fragments > self._max_fragments and not streams:
             raise FrameError(
                 CloseCode.POLICY_VIOLATION, f"message of over {self._max_fragments} fragments"
             )
+        self._size, self._fragments = size, fragments
+        if frame.opcode != Opcode.CONTINUATION:
+            self._kind = frame.opcode
+            self._compressed = compressed
+            self._inflated = 0
+            self._streams, self._stream_next = streams, False
+            self._dropped = False
+            if streams:
+                self.stream_kind = frame.opcode
+
+    def _too_big(self, limit: int) -> FrameError:
+        return FrameError(CloseCode.MESSAGE_TOO_BIG, f"message over {limit} bytes")
+
+    def _check_reserved_bits(self, frame: Header) -> None:
+        if self._inflater is None or frame.rsv != _RSV1:
+            raise FrameError(CloseCode.PROTOCOL_ERROR, "reserved bit set without an extension")
+        if frame.opcode >= Opcode.CLOSE:
+            raise FrameError(CloseCode.PROTOCOL_ERROR, "compressed control frame")
+        if frame.opcode == Opcode.CONTINUATION:
+            raise FrameError(CloseCode.PROTOCOL_ERROR, "RSV1 in a continuation frame")
+
+    def _inflate(self, payload: bytes, *, is_last: bool) -> bytes:
+        """Inflate a part of a message, but never more than a message may have.
+
+        Where `holding` is true afterwards, there is more of it.
+        """
+        assert self._inflater is not None
+        limit = self._stream_limit if self._streams else self._max_message_size
+        room = limit - self._inflated
+        most = min(room + 1, HOLD_SIZE) if self._streams else room + 1
+        inflated = self._inflater.inflate(payload, max(most, 1), is_last=is_last)
+        self._inflated += len(inflated)
+        self._yield += len(inflated)
+        if len(inflated) > room:
+            if not self.may_hold_long or self._streams:
+                assert self._frame is not None
+                self.to_skip = self._frame.length - self._seen
+                raise self._too_big(limit)
+            self.holding = self.holds_long = True
+        elif self._inflater.has_more:
+            self.holding = True
+        return inflated
 
     def _add_payload(self, payload: bytes, *, is_last: bool) -> None:
         self._message += payload
         if self._kind == Opcode.TEXT:
             # Checked as it comes, so that bad text fails at once and not after the last fragment.
-            if self._decoder is None:
-                self._decoder = _new_utf8_decoder()
-            try:
-                self._decoder.decode(payload, is_last)
-            except UnicodeDecodeError:
-                raise FrameError(CloseCode.INVALID_DATA, "text is not UTF-8") from None
-            kept, _ = self._decoder.getstate()
-            if kept[:1] == b"\xed" and kept[1:] >= b"\xa0":  # a surrogate, which it lets begin
-                raise FrameError(CloseCode.INVALID_DATA, "text is not UTF-8")
+            self._decode_part(payload, is_last=is_last)
+
+    def _decode_part(self, payload: bytes, *, is_last: bool) -> str:
+        if self._decoder is None:
+            self._decoder = _new_utf8_decoder()
+        try:
+            text = self._decoder.decode(payload, is_last)
+        except UnicodeDecodeError:
+            raise FrameError(CloseCode.INVALID_DATA, "text is not UTF-8") from None
+        kept, _ = self._decoder.getstate()
+        if kept[:1] == b"\xed" and kept[1:] >= b"\xa0":  # a surrogate, which it lets begin
+            raise FrameError(CloseCode.INVALID_DATA, "text is not UTF-8")
+        return text
+
+    # -- input in pieces -------------------------------------------------------------------------
+
+    def start_stream(self, max_size: int | None) -> None:
+        """Give the next message, or what has begun of one, by `pieces` and not as a message.
+
+        `max_size` is its limit in bytes, where that is above `max_message_size`; None: none.
+        """
+        if max_size is None:
+            max_size = sys.maxsize // 4
+        self._stream_limit = max(max_size, self._max_message_size)
+        self.stream_kind = 0
+        if self._due is not None:
+            return  # nothing more will come
+        if self._kind is None or self._streams:
+            self._stream_next = True
+            return
+        self._streams = True
+        self._dropped = False
+        self.stream_kind = self._kind
+        if self._large is not None:
+            self._message += wire.filled(self._large)[: self._seen]
+            self._large = None
+        begun = self._message
+        if self._kind == Opcode.TEXT:
+            kept = self._decoder.getstate()[0] if self._decoder is not None else b""
+            self._put_piece(begun[: len(begun) - len(kept)].decode())
+        else:
+            self._put_piece(bytes(begun))
+        self._message = bytearray()
+
+    def drop_stream(self) -> None:
+        """Nobody wants the rest of it, or no longer waits for it to begin."""
+        self._stream_next = False
+        self._dropped = self._streams
+        self.pieces.clear()
+        self.stream_ended = False
+
+    def _add_piece(self, payload: bytes, *, is_last: bool) -> None:
+        if self._kind == Opcode.TEXT:
+            self._put_piece(self._decode_part(payload, is_last=is_last))
+        else:
+            self._put_piece(payload)
+
+    def _put_piece(self, piece: Message) -> None:
+        if piece and not self._dropped:
+            self.pieces.append(piece)
+
+    def _end_stream(self) -> None:
+        self.stream_ended = not self._dropped
+        self._kind = None
+        self._streams = False
+        self._decoder = None
 
     def _end_message(self, messages: list[Message]) -> None:
         message = self._message
@@ -350,7 +574,11 @@ class Protocol:
 
     def send_whole(self, message: Message | bytearray | memoryview) -> bytes | None:
         """Return the frame of a message where that is quick, else None: then `send` has to."""
-        return None if self.is_client else wire.whole_frame(message)
+        key = _new_key() if self.is_client and self._is_masked else b""
+        frame = wire.whole_frame(message, key)
+        if frame is not None and len(frame) > self._deflate_from:
+            return None  # perhaps to be compressed
+        return frame
 
     def send(self, message: Message | bytearray | memoryview) -> list[Frame]:
         """Return the frames of a message. Raises TypeError for what is not one.
@@ -364,16 +592,85 @@ class Protocol:
             opcode, payload = Opcode.BINARY, bytes(message)
         else:
             raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
+        if len(payload) >= self._deflate_from:
+            return self._send_compressed(opcode, payload)
+        return self._frames_of(opcode, payload)
+
+    def _send_compressed(self, opcode: int, payload: bytes) -> list[Frame]:
+        """The same where a message is to be compressed, unless that is of no use."""
+        assert self._deflater is not None
+        if opcode == Opcode.TEXT or self._deflater.is_worth(payload):
+            compressed = self._deflater.compress(payload)
+            if compressed is not None:
+                return self._frames_of(opcode, compressed, rsv=_RSV1)
+        return self._frames_of(opcode, payload)
+
+    def send_piece(self, piece: Message, *, is_first: bool) -> list[Frame]:
+        """As `send`, for a piece of a message, which `end_pieces` ends.
+
+        Raises TypeError where it is not of the same type as the first.
+        """
+        opcode, payload = _encoded(piece)
+        rsv = 0
+        if is_first:
+            self._piece_opcode = opcode
+            self._piece_rsv = rsv = self._rsv_for_pieces(opcode, payload)
+        elif opcode != self._piece_opcode:
+            raise TypeError("the pieces of a message are all str or all bytes")
+        elif not payload:
+            return []
+        if self._piece_rsv and payload:
+            assert self._deflater is not None
+            payload = self._deflater.compress_piece(payload)
+        opcode = opcode if is_first else Opcode.CONTINUATION
+        return self._frames_of(opcode, payload, rsv=rsv, fin=False)
+
+    def _rsv_for_pieces(self, opcode: int, payload: bytes) -> int:
+        if self._deflater is None:
+            return 0
+        is_worth = opcode == Opcode.TEXT or self._deflater.is_worth(payload)
+        return _RSV1 if is_worth else 0
+
+    def end_pieces(self) -> list[Frame]:
+        return [self._frame_of(Opcode.CONTINUATION, END if self._piece_rsv else b"")]
+
+    def _frames_of(
+        self, opcode: int, payload: bytes, rsv: int = 0, *, fin: bool = True
+    ) -> list[Frame]:
         if len(payload) <= FRAGMENT_SIZE:
-            return [self._frame_of(opcode, payload)]
+            return [self._frame_of(opcode, payload, fin=fin, rsv=rsv)]
         pieces = memoryview(payload)
         frames = []
         for start in range(0, len(payload), FRAGMENT_SIZE):
-            is_last = start + FRAGMENT_SIZE >= len(payload)
+            is_last = fin and start + FRAGMENT_SIZE >= len(payload)
             piece = pieces[start : start + FRAGMENT_SIZE]
-            frames.append(self._frame_of(opcode, piece, fin=is_last))
-            opcode = Opcode.CONTINUATION
+            frames.append(self._frame_of(opcode, piece, fin=is_last, rsv=rsv))
+            opcode, rsv = Opcode.CONTINUATION, 0
         return frames
+
+    def send_shared(self, message: SharedMessage) -> list[Frame]:
+        """As `send`, for a message that goes to many: its frames are made once for all those who
+        can take the same."""
+        if self.is_client:
+            return self.send(message.message)  # masked, and so different for each
+        deflater = self._deflater if message.size >= self._deflate_from else None
+        key = None if deflater is None else deflater.shared_key
+        frames = message.frames.get(key)
+        if frames is None:
+            opcode, payload, rsv = message.opcode, message.payload, 0
+            if deflater is not None and (opcode == Opcode.TEXT or deflater.is_worth(payload)):
+                compressed = deflater.compress_alone(payload)
+                if compressed is not None:
+                    payload, rsv = compressed, _RSV1
+            frames = message.frames[key] = (self._frames_of(opcode, payload, rsv), rsv != 0)
+        if deflater is not None and frames[1]:
+            deflater.forget()  # the peer's window has moved on without ours
+        return frames[0]
+
+    def release_if_idle(self) -> None:
+        """Give back memory for compressing that was not used since the last call."""
+        if self._deflater is not None:
+            self._deflater.release_if_idle()
 
     def ping(self, payload: bytes) -> bytes:
         """Return a ping frame; its payload turns up in `pongs` once it is answered."""
@@ -428,18 +725,41 @@ class Protocol:
         self._kind = None
         self._message = bytearray()
         self._decoder = None
+        self._streams = self._stream_next = self.holding = self.holds_long = False
+        self._inflater = self._deflater = None
+        self._deflate_from = sys.maxsize
 
     def _control_frame(self, opcode: Opcode, payload: bytes) -> bytes:
         return b"".join(self._frame_of(opcode, payload))
 
-    def _frame_of(self, opcode: int, payload: bytes | memoryview, *, fin: bool = True) -> Frame:
-        key = os.urandom(4) if self.is_client and self._is_masked else b""
-        head = header(opcode, len(payload), fin=fin, key=key)
+    def _frame_of(
+        self, opcode: int, payload: bytes | memoryview, *, fin: bool = True, rsv: int = 0
+    ) -> Frame:
+        key = _new_key() if self.is_client and self._is_masked else b""
+        head = header(opcode, len(payload), fin=fin, rsv=rsv, key=key)
         if key:
             payload = wire.apply_mask(payload, key, 0)
         if len(payload) < wire.WHOLE_BELOW:
             return (head + payload,)
         return (head, payload)
+
+
+_KEYS_AT_ONCE: Final = 256
+_keys: list[bytes] = []
+
+
+def _new_key() -> bytes:
+    """A masking key (RFC 6455 section 5.3): drawn from the system, but not one by one, which would
+    cost more than all the rest of a small frame."""
+    try:
+        return _keys.pop()
+    except IndexError:
+        drawn = os.urandom(4 * _KEYS_AT_ONCE)
+        _keys.extend([drawn[place : place + 4] for place in range(4, len(drawn), 4)])
+        return drawn[:4]
+
+
+os.register_at_fork(after_in_child=_keys.clear)  # a child draws its own
 
 
 def _decode(payload: bytes) -> str:

@@ -12,9 +12,11 @@ import socket as stdlib_socket
 import ssl
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
 
 import gevent
@@ -31,8 +33,9 @@ from .frames import CloseCode
 from .handler import WebSocketHandler
 from .handshake import Accepted, Refused, Request, accept, printable, upgrade_required
 from .listening import address_of, adopt, listen
-from .opening import address_name, asks_for_http_carrier, logger, report_end
+from .opening import Host, address_name, asks_for_http_carrier, logger, report_end
 from .options import Options
+from .peeked import PeekedHost, PeekedRequest, peek
 from .websocket import Handler, WebSocket
 from .wsgi import Application
 
@@ -198,7 +201,13 @@ class Server:
                 self._http.cut()
             self._stopping.set()
 
-        previous = {number: signal.getsignal(number) for number in _SIGNALS}
+        def on_python_signal(_number: int, _frame: FrameType | None) -> None:
+            # For thread.interrupt_main(), by which reloaders stop a program: unlike a signal it
+            # passes libev by, and would raise KeyboardInterrupt in whatever runs just then.
+            loop.run_callback_threadsafe(gevent.spawn_raw, on_signal)
+
+        loop = gevent.get_hub().loop
+        previous = {number: signal.signal(number, on_python_signal) for number in _SIGNALS}
         watchers = [gevent.signal_handler(number, on_signal) for number in _SIGNALS]
         try:
             yield
@@ -286,6 +295,8 @@ class _HTTPServer(pywsgi.WSGIServer):
         self._served = 0  # connections that have a greenlet
         self._none_kept = Event()
         self._none_kept.set()
+        self.time_for_head = owner.options.handshake_timeout
+        """Seconds that a connection, just to be handled by pywsgi, still has for its first head."""
         self.http_sessions: Sessions | None = None  # once the http carrier is used
         self.idle_of_sessions = IdleConnections()
         address = listener.getsockname()
@@ -359,9 +370,29 @@ class _HTTPServer(pywsgi.WSGIServer):
             return
         self._served += 1
         try:
-            super().handle(sock, address)
+            if not self._serve_peeked(sock, address):
+                super().handle(sock, address)
         finally:
             self._served -= 1
+
+    def _serve_peeked(self, sock: Any, address: Any) -> bool:
+        """Serve a plain request for a WebSocket; False if pywsgi has to answer."""
+        if hasattr(sock, "pending"):  # under TLS there is nothing to peek at
+            return False
+        options = self.owner.options
+        start = time.monotonic()
+        try:
+            with self.idle.waiting(sock, is_fresh=True):
+                request = peek(sock, address, options, self.get_environ)
+        except OSError:  # it is gone, or sent nothing in time
+            return True
+        handler = self.owner.handler_of(request) if request is not None else None
+        if request is None or handler is None:
+            self.time_for_head = options.handshake_timeout - (time.monotonic() - start)
+            return False
+        with contextlib.suppress(ConnectionError):  # it is gone before it was answered
+            _PeekedHost(self, sock, address, request).run(handler, request)
+        return True
 
     def _refuse(self, sock: Any, address: Any) -> None:
         name = address_name(address)
@@ -479,17 +510,91 @@ def _no_websocket() -> Refused:
     return Refused(HTTPStatus.NOT_FOUND, "No WebSocket is served at this path.")
 
 
-class _RoutingHandler(WebSocketHandler):
+class _Routed(Host):
+    """Serves WebSockets by the handlers of a Server."""
+
+    server: _HTTPServer
+    _reserved: str | None = None
+
+    def reserve_address(self, request: Request) -> None:
+        """Count the client from now on: until it is open, others could pass the limit with it."""
+        if self.server.owner.reserve_for(request):
+            self._reserved = request.remote_address
+
+    def release_address(self) -> None:
+        if self._reserved is not None:
+            self.server.owner.reserve(self._reserved, -1)
+            self._reserved = None
+
+    def serve_websocket(self, handler: Handler | type[Endpoint], request: Request) -> None:
+        accepted = accept(request, self.options)
+        websocket = WebSocket(self.options, request)
+        if not _is_endpoint(handler):
+            self.open_websocket(websocket, accepted)
+            del accepted  # not to be kept as long as the connection lasts
+            self.run_handler(websocket, handler)
+            return
+        endpoint = handler()
+        endpoint.ws = websocket
+        self.server.keep(websocket)
+        client_name = self.client_name
+
+        def on_end(websocket: WebSocket) -> None:
+            server.forget(websocket)
+            server.owner.remove(websocket)
+            report_end(websocket, client_name, server.owner.options)
+
+        server = self.server
+        self.open_websocket(websocket, accepted)
+        websocket.start_endpoint(Runner(endpoint, server.dispatcher, on_end))
+
+    def open_websocket(self, websocket: WebSocket, accepted: Accepted) -> None:
+        super().open_websocket(websocket, accepted)
+        self.release_address()
+        self.server.owner.add(websocket)
+        if self.server.closed:
+            websocket.close(CloseCode.GOING_AWAY, "server is stopping")
+
+    def end_websocket(self, websocket: WebSocket, code: int, reason: str) -> None:
+        try:
+            super().end_websocket(websocket, code, reason)
+        finally:
+            self.server.owner.remove(websocket)
+
+
+class _PeekedHost(_Routed, PeekedHost):
+    """Does so without pywsgi."""
+
+    def __init__(self, server: _HTTPServer, sock: Any, address: Any, request: PeekedRequest):
+        super().__init__(sock, address, request, server.owner.options)
+        self.server = server
+
+    def run(self, handler: Handler | type[Endpoint], request: PeekedRequest) -> None:
+        """Answer the request, and serve its WebSocket."""
+        try:
+            self.reserve_address(request)
+            self.serve_websocket(handler, request)
+        except Refused as refused:
+            self.refuse(refused)
+        except Exception:
+            if self.is_open:
+                raise
+            self.fail()
+        finally:
+            self.release_address()
+
+
+class _RoutingHandler(_Routed, WebSocketHandler):
     """Serves the paths that have a handler, and leaves the rest to the WSGI application."""
 
     server: _HTTPServer
     is_fresh = True  # no request has come yet
     _is_of_session = False  # the last request was of the http carrier
-    _reserved: str | None = None
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.options = self.server.owner.options
+        self.time_for_head = self.server.time_for_head
 
     def read_requestline(self) -> Any:
         server = self.server
@@ -515,9 +620,9 @@ class _RoutingHandler(WebSocketHandler):
         handler = owner.handler_of(request)
         try:
             if request.wants_websocket:
-                self._reserve_address(request)
+                self.reserve_address(request)
             if handler is not None and request.wants_websocket:
-                self._serve_websocket(handler, request)
+                self.serve_websocket(handler, request)
             elif owner.app is not None or (self.options.browser_files and is_file(self.environ)):
                 super().run_application()
             elif handler is not None:
@@ -529,56 +634,12 @@ class _RoutingHandler(WebSocketHandler):
         except Refused as refused:
             self.refuse(request, refused)
         finally:
-            self._release_address()
+            self.release_address()
         if self.server.closed:
             self.close_connection = True
 
     def new_sessions(self) -> Sessions:
         return self.server.new_sessions()
-
-    def _reserve_address(self, request: Request) -> None:
-        """Count the client from now on: until it is open, others could pass the limit with it."""
-        if self.server.owner.reserve_for(request):
-            self._reserved = request.remote_address
-
-    def _release_address(self) -> None:
-        if self._reserved is not None:
-            self.server.owner.reserve(self._reserved, -1)
-            self._reserved = None
-
-    def _serve_websocket(self, handler: Handler | type[Endpoint], request: Request) -> None:
-        accepted = accept(request, self.options)
-        websocket = WebSocket(self.options, request)
-        if not _is_endpoint(handler):
-            self.open_websocket(websocket, accepted)
-            self.run_handler(websocket, handler)
-            return
-        endpoint = handler()
-        endpoint.ws = websocket
-        self.server.keep(websocket)
-        client_name = self.client_name
-
-        def on_end(websocket: WebSocket) -> None:
-            server.forget(websocket)
-            server.owner.remove(websocket)
-            report_end(websocket, client_name, server.owner.options)
-
-        server = self.server
-        self.open_websocket(websocket, accepted)
-        websocket.start_endpoint(Runner(endpoint, server.dispatcher, on_end))
-
-    def open_websocket(self, websocket: WebSocket, accepted: Accepted) -> None:
-        super().open_websocket(websocket, accepted)
-        self._release_address()
-        self.server.owner.add(websocket)
-        if self.server.closed:
-            websocket.close(CloseCode.GOING_AWAY, "server is stopping")
-
-    def end_websocket(self, websocket: WebSocket, code: int, reason: str) -> None:
-        try:
-            super().end_websocket(websocket, code, reason)
-        finally:
-            self.server.owner.remove(websocket)
 
     def log_error(self, msg: str, *args: Any) -> None:
         """What pywsgi has to say of a request that is not HTTP."""

@@ -14,6 +14,7 @@ cdef class WebSocket(Receiver):
     cdef readonly double _batch_time
     cdef readonly Carrier _carrier
     cdef readonly object _close_deadline
+    cdef readonly object _compressor_look
     cdef readonly double _cork_end
     cdef readonly bint _delivering
     cdef readonly bint _deliver_scheduled
@@ -41,6 +42,8 @@ cdef class WebSocket(Receiver):
     cdef readonly list _senders
     cdef readonly double _sign_of_life
     cdef readonly object _stall
+    cdef readonly object _stream
+    cdef readonly object _streamer
     cdef readonly unsigned long _thread
     cdef readonly object _timers
     cdef readonly Py_ssize_t _write_limit
@@ -52,6 +55,8 @@ cdef class WebSocket(Receiver):
     cdef public object timer_slot
 
     cpdef bint has_messages(self)
+    cdef bint _has_something(self) except -1
+    cdef _take_pieces(self, stream)
     cdef bint _may_take(self)
     cdef _take(self)
     cdef _wait_for_message(self, timeout)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import gevent
@@ -13,10 +13,12 @@ from gevent.event import AsyncResult, Event
 from .carriers import calls
 from .carriers.base import Carrier, Receiver
 from .carriers.tcp import TcpCarrier
+from .deflate import SharedCompressors, halves
 from .errors import ConnectionClosed, WebSocketError
-from .frames import CloseCode, close_payload
+from .frames import CloseCode, Opcode, close_payload
 from .options import Options
-from .protocol import CLOSED, MAX_PINGS, OPEN, Message, Protocol, Role
+from .protocol import CLOSED, MAX_PINGS, OPEN, Frame, Message, Protocol, Role
+from .stream import MessageStream
 from .timers import SLOT, TimerWheel
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 _MESSAGE_COST: Final = 64  # counted for each besides its size, so that empty ones count too
 _CORK_TIME: Final = 0.001  # seconds that an accepted message may wait for company
 _CORK_SIZE: Final = 64 * 1024  # bytes
+_NOTHING: Final = object()
 _STALL_SIZE: Final = 64 * 1024  # bytes: the least that counts within a timeout as going on
 
 
@@ -46,6 +49,7 @@ class WebSocket(Receiver):
         "_batch_time",
         "_carrier",
         "_close_deadline",
+        "_compressor_look",
         "_cork_end",
         "_delivering",
         "_deliver_scheduled",
@@ -73,6 +77,8 @@ class WebSocket(Receiver):
         "_senders",
         "_sign_of_life",
         "_stall",
+        "_stream",
+        "_streamer",
         "_thread",
         "_timers",
         "_write_limit",
@@ -103,12 +109,19 @@ class WebSocket(Receiver):
         self._batch_time = options.batch_time
         self._hub = get_hub()
         self._thread = calls.this_thread()
+        deflater = inflater = None
+        if request.compression is not None:
+            shared = _compressors_of(self._hub)
+            deflater, inflater = halves(request.compression, role, options, shared)
         self._protocol = Protocol(
             role,
             max_message_size=options.max_message_size,
             max_fragments=options.max_fragments,
             masked=carrier is None,
+            deflater=deflater,
+            inflater=inflater,
         )
+        self._protocol.may_hold_long = True
         self._carrier: Carrier = TcpCarrier(self) if carrier is None else carrier(self)
         self._gone: Event | None = None
         self._endpoint: Runner | None = None  # what takes the messages, if not receive()
@@ -119,6 +132,9 @@ class WebSocket(Receiver):
         self._receiver: Any = None  # the greenlet that waits in receive()
         self._senders: list[Any] = []  # the greenlets that wait in send()
         self._sender_scheduled = False
+        # The first of them, where it does not wait here but in what it streams from.
+        self._streamer: Any = None
+        self._stream: MessageStream | None = None  # of the message being received in pieces
         self._paused = False
         self._discarding = False
         self._delivering = False
@@ -138,6 +154,10 @@ class WebSocket(Receiver):
         self._looked_at = now
         self._stall: tuple[float, int] | None = None  # since when, and how many bytes then
         self._close_deadline: float | None = None
+        # When to look whether the connection's own compressor is in use, where it may have one.
+        self._compressor_look: float | None = None
+        if deflater is not None and deflater.keeps_memory:
+            self._compressor_look = now + options.compression_idle
         self._grace_used = False
         # Of a message not complete: since when, how many messages and bytes had come by then.
         self._message_mark: tuple[float, int, int] | None = None
@@ -180,8 +200,9 @@ class WebSocket(Receiver):
 
     @property
     def extensions(self) -> tuple[str, ...]:
-        """The extensions agreed on (RFC 6455 section 9)."""
-        return ()
+        """The extensions agreed on, with their parameters (RFC 6455 section 9)."""
+        compression = self._request.compression
+        return () if compression is None else (str(compression),)
 
     @property
     def carrier(self) -> str:
@@ -201,7 +222,11 @@ class WebSocket(Receiver):
     @property
     def closed(self) -> bool:
         """Whether the connection is over and the last message has been taken."""
-        return self._protocol.state is CLOSED and not self.has_messages()
+        return (
+            self._protocol.state is CLOSED
+            and not self.has_messages()
+            and (self._stream is None or not self._stream.pieces)
+        )
 
     @property
     def close_code(self) -> int | None:
@@ -229,6 +254,8 @@ class WebSocket(Receiver):
         """
         self._check_thread()
         if not self._may_take():
+            if self._stream is not None:
+                self.leave_stream()
             self._wait_for_message(timeout)
         return self._take()
 
@@ -261,37 +288,135 @@ class WebSocket(Receiver):
     def __next__(self) -> Message:
         self._check_thread()
         if not self._may_take():
+            if self._stream is not None:
+                self.leave_stream()
             try:
                 self._wait_for_message(None)
             except ConnectionClosed:
                 raise StopIteration from None
         return self._take()
 
-    def _wait_for_message(self, timeout: float | None) -> None:
-        """Return when there is a message and the loop has had its turn."""
+    def receive_stream(
+        self, timeout: float | None = None, *, max_size: int | None = None
+    ) -> MessageStream:
+        """Return the next message as pieces to iterate over, without ever having all of it.
+
+        Waits until it has begun, and raises, as `receive`. `max_size` takes the place of the
+        option `max_message_size` where it is larger, in bytes; None: no limit. While pieces are
+        not taken the peer has to wait. The next call of `receive` or `receive_stream` drops what
+        is left of the message. ::
+
+            for piece in ws.receive_stream():
+                file.write(piece)
+        """
+        self._check_thread()
+        self.leave_stream()
+        if self.has_messages():
+            if calls.monotonic() > self._batch_end:
+                self._wait_for_message(timeout)
+            return MessageStream.of(self._take())
+        self._check_receiver()
+        self._protocol.start_stream(max_size)
+        stream = self._stream = MessageStream(self)
+        self._take_pieces(stream)
+        if not stream.has_begun:
+            try:
+                self._wait_for_message(timeout)
+            except BaseException:
+                self.leave_stream()
+                raise
+        stream.is_taken = True
+        return stream
+
+    def receive_piece(self, stream: MessageStream) -> Message | None:
+        """For MessageStream: its next piece, None behind the last."""
+        self._check_thread()
+        if not stream.pieces or calls.monotonic() > self._batch_end:
+            if stream.is_complete and not stream.pieces:
+                self.leave_stream()
+                return None
+            self._wait_for_message(None)
+            if not stream.pieces:
+                return self.receive_piece(stream)
+        piece = stream.pieces.popleft()
+        self._messages_size -= len(piece) + _MESSAGE_COST
+        self._resume_if_taken()
+        return piece
+
+    def leave_stream(self) -> None:
+        """Drop what is there and still to come of the message that is received in pieces."""
+        stream = self._stream
+        if stream is None:
+            return
+        self._stream = None
+        stream.detach()
+        if not stream.is_complete:
+            self._protocol.drop_stream()
+        for piece in stream.pieces:
+            self._messages_size -= len(piece) + _MESSAGE_COST
+        stream.pieces.clear()
+        self._resume_if_taken()
+
+    def _take_pieces(self, stream: MessageStream) -> None:
+        """Hand over what has come of the message that is received in pieces."""
+        protocol = self._protocol
+        if not stream.has_begun and protocol.stream_kind:
+            stream.has_begun = True
+            stream.is_text = protocol.stream_kind == Opcode.TEXT
+        for piece in protocol.pieces:
+            stream.pieces.append(piece)
+            self._messages_size += len(piece) + _MESSAGE_COST
+        protocol.pieces.clear()
+        if protocol.stream_ended:
+            protocol.stream_ended = False
+            stream.is_complete = True
+            self.messages_received += 1
+
+    def _resume_if_taken(self) -> None:
+        if self._paused and self._messages_size <= self._read_limit // 2:
+            self._resume_reading()
+
+    def _has_something(self) -> bool:
+        """Whether there is what the receiver waits for."""
+        stream = self._stream
+        if stream is None:
+            return self.has_messages()
+        if stream.is_taken:
+            return bool(stream.pieces) or stream.is_complete
+        return stream.has_begun
+
+    def _check_receiver(self) -> None:
         self._check_not_in_hub()
         if self._receiver is not None:
             raise RuntimeError("another greenlet is receiving from this WebSocket")
         if self._endpoint is not None:
             raise RuntimeError("an Endpoint's messages come by on_message")
-        if self.has_messages():
+
+    def _wait_for_message(self, timeout: float | None) -> None:
+        """Return when there is a message, or a piece of one, and the loop has had its turn."""
+        self._check_receiver()
+        if self._has_something():
             # Others' turn. The loop comes back by _deliver, with a new batch's time.
             self._schedule_deliver()
         elif self._protocol.state is CLOSED:
             raise self._closed_error()
+        elif self._protocol.holds_long:
+            if self._stream is None:
+                self._protocol.may_hold_long = False
+            self._resume_reading()
         timer = gevent.Timeout.start_new(timeout) if timeout is not None else None
         self._receiver = calls.current()
         try:
             while True:
                 calls.switch(self._hub)
-                if self.has_messages():
+                if self._has_something():
                     return
                 if self._protocol.state is CLOSED:
                     raise self._closed_error()
         except gevent.Timeout as expired:
             if expired is not timer:
                 raise
-            if not self.has_messages():
+            if not self._has_something():
                 raise TimeoutError(f"no message within {timeout} s") from None
         finally:
             self._receiver = None
@@ -309,7 +434,7 @@ class WebSocket(Receiver):
 
     def _deliver(self) -> None:
         """In the hub: let the receiver work through what is there; its sends leave together."""
-        if not self.has_messages() and self._protocol.state is not CLOSED:
+        if self._protocol.state is not CLOSED and not self._has_something():
             return
         if self._endpoint is not None:
             self._endpoint.wake()
@@ -336,6 +461,7 @@ class WebSocket(Receiver):
     def start_endpoint(self, runner: Runner) -> None:
         """Let `runner` take the messages from now on."""
         self._endpoint = runner
+        self._refuse_long()
         runner.wake()
 
     @contextlib.contextmanager
@@ -368,6 +494,11 @@ class WebSocket(Receiver):
         return self._next < len(self._messages)
 
     @property
+    def is_used(self) -> bool:
+        """Whether a greenlet is receiving, or something waits to be sent."""
+        return self._receiver is not None or self._carrier.buffered > 0
+
+    @property
     def is_gone(self) -> bool:
         """Whether the socket is closed."""
         return self._carrier.closed
@@ -376,7 +507,23 @@ class WebSocket(Receiver):
         self._paused = False
         if self._ping_sent is not None:
             self._ping_sent = calls.monotonic()
-        self._carrier.resume_reading()
+        if self._protocol.holding:
+            self._hub.loop.run_callback(self._read_on)
+        else:
+            self._carrier.resume_reading()
+
+    def _read_on(self) -> None:
+        """In the hub: take in what the protocol has held back."""
+        if self._protocol.holding:
+            self.data_received(b"")
+        if not self._paused:
+            self._carrier.resume_reading()
+
+    def _refuse_long(self) -> None:
+        """Nobody will stream a message: what is over the limit is refused at once."""
+        self._protocol.may_hold_long = False
+        if self._protocol.holds_long:
+            self._resume_reading()
 
     # -- sending ---------------------------------------------------------------------------------
 
@@ -405,22 +552,88 @@ class WebSocket(Receiver):
                 carrier.flush()
                 self._cork_end = calls.monotonic() + _CORK_TIME
 
+    def send_stream(self, pieces: Iterable[str] | Iterable[bytes]) -> None:
+        """Send one message piece by piece: text if they are `str`, binary if they are bytes.
+
+        Each piece leaves as soon as it is there; before each, this waits as `send` does, and
+        fails the connection as it does where the peer takes too little within `send_timeout`.
+        Other senders wait until the message has ended; pings and pongs go in between. No pieces:
+        no message.
+
+        Half a message can't be taken back: if `pieces` raises behind the first one, or gives one
+        of another type, or a Timeout or kill strikes, the connection fails with 1011, and the
+        exception goes on.
+        """
+        if not self._can_send:
+            raise self._closed_error()
+        self._check_thread()
+        self._check_not_in_hub()
+        rest: Iterator[Any] = iter(pieces)
+        first: Any = next(rest, _NOTHING)
+        if first is _NOTHING:
+            return
+        me = self._join_senders()
+        has_begun = False
+        try:
+            self._wait_at_front(me)
+            frames = self._protocol.send_piece(first, is_first=True)
+            has_begun = True
+            self._send_frames(me, frames)
+            self._streamer = me
+            for piece in rest:
+                self._streamer = None
+                self._send_frames(me, self._protocol.send_piece(piece, is_first=False))
+                self._streamer = me
+            self._send_frames(None, self._protocol.end_pieces())
+            self.messages_sent += 1
+        except BaseException:
+            if has_begun and self._can_send:
+                self._protocol.fail(CloseCode.INTERNAL_ERROR, "message broken off")
+                self._after_end()
+                self._schedule_deliver()
+            raise
+        finally:
+            self._streamer = None
+            self._senders.remove(me)
+            self._schedule_next_sender()
+
+    def _send_frames(self, me: Any, frames: list[Frame]) -> None:
+        """Send them one by one as there is room for each; `me` None: at once."""
+        for frame in frames:
+            if me is not None:
+                self._wait_at_front(me)
+            self._carrier.write([frame])
+        if self._carrier.buffered:
+            self._carrier.flush()
+            if self._carrier.buffered:
+                self._watch_for_stall()
+
     def _wait_for_room(self) -> None:
         self._check_not_in_hub()
         self._carrier.flush()
-        me = calls.current()
-        self._senders.append(me)  # and stays there until its turn, which comes in order
+        me = self._join_senders()
         try:
-            while True:
-                if not self._can_send:
-                    raise self._closed_error()
-                if self._senders[0] is me and self._has_room:
-                    return
-                self._watch_for_stall()
-                calls.switch(self._hub)
+            self._wait_at_front(me)
         finally:
             self._senders.remove(me)
             self._schedule_next_sender()
+
+    def _join_senders(self) -> Any:
+        me = calls.current()
+        if self._streamer is me:
+            raise RuntimeError("what send_stream sends from can't send: it would wait for itself")
+        self._senders.append(me)  # and stays there until its turn, which comes in order
+        return me
+
+    def _wait_at_front(self, me: Any) -> None:
+        """Return when it is the turn of `me`, and there is room."""
+        while True:
+            if not self._can_send:
+                raise self._closed_error()
+            if self._senders[0] is me and self._has_room:
+                return
+            self._watch_for_stall()
+            calls.switch(self._hub)
 
     @property
     def _can_send(self) -> bool:
@@ -438,7 +651,11 @@ class WebSocket(Receiver):
     def _release_sender(self) -> None:
         """In the hub: let the first waiting sender look again; it hands on to the next."""
         self._sender_scheduled = False
-        if self._senders and (self._has_room or not self._can_send):
+        if self._streamer is not None:
+            # It is not to be woken here, nor are the others, until there is no hope for them.
+            if len(self._senders) > 1 and not self._can_send:
+                self._senders[1].switch()
+        elif self._senders and (self._has_room or not self._can_send):
             self._senders[0].switch()
 
     # -- ping and close --------------------------------------------------------------------------
@@ -517,8 +734,10 @@ class WebSocket(Receiver):
     def discard(self) -> None:
         """Drop the messages that are there and those still to come."""
         self._discarding = True
+        self.leave_stream()
         self._messages.clear()
         self._next = self._messages_size = 0
+        self._protocol.may_hold_long = False
         if self._paused:
             self._resume_reading()
 
@@ -552,6 +771,8 @@ class WebSocket(Receiver):
         self._sign_of_life = self.opened_at = now
         if self._options.ping_interval is not None:
             self._set_timer(now + self._options.ping_interval)
+        if self._compressor_look is not None:
+            self._set_timer(self._compressor_look)
         self._carrier.start(sock, early, head=head)
 
     def data_received(self, data: bytes) -> None:
@@ -574,6 +795,8 @@ class WebSocket(Receiver):
                 self._next = 0
                 for message in messages:
                     self._messages_size += len(message) + _MESSAGE_COST
+        if self._stream is not None:
+            self._take_pieces(self._stream)
         self._deliver()
         if protocol.end_is_due:
             protocol.receive(b"")
@@ -583,9 +806,17 @@ class WebSocket(Receiver):
         if protocol.message_begun and self._message_mark is None:
             self._mark_message(self._sign_of_life)
             self._set_timer(self._sign_of_life + self._options.message_timeout)
-        if self._messages_size > self._read_limit and protocol.state is not CLOSED:
+        if protocol.state is not CLOSED and (
+            protocol.holding or self._messages_size > self._read_limit
+        ):
             self._paused = True
             self._carrier.pause_reading()
+            if protocol.holds_long:
+                # It waits for receive_stream, but not if somebody waits in receive.
+                if self._receiver is not None and self._stream is None:
+                    self._refuse_long()
+            elif protocol.holding:
+                self._resume_if_taken()
 
     def eof_received(self) -> None:
         if self._protocol.state is CLOSED:
@@ -677,6 +908,8 @@ class WebSocket(Receiver):
                 CloseCode.POLICY_VIOLATION,
                 f"message unfinished after {self._options.message_timeout} s",
             )
+        if self._compressor_look is not None:
+            looks.append(self._look_at_compressor(now, self._compressor_look))
         if self._close_deadline is not None:
             if progressed:
                 self._close_deadline = now + self._options.close_timeout
@@ -716,6 +949,14 @@ class WebSocket(Receiver):
         elif now - since >= self._options.send_timeout:
             return False
         return True
+
+    def _look_at_compressor(self, now: float, when: float) -> float:
+        """Give an idle compressor's memory back; return when to look again."""
+        if now >= when:
+            self._protocol.release_if_idle()
+            when = now + self._options.compression_idle
+            self._compressor_look = when
+        return when
 
     def _mark_message(self, now: float) -> None:
         self._message_mark = (now, self.messages_received, self.bytes_received)
@@ -767,6 +1008,14 @@ class WebSocket(Receiver):
     def _lose(self, reason: str) -> None:
         self._protocol.fail(CloseCode.ABNORMAL_CLOSURE, reason)
         self._carrier.abort(reset=True)
+
+
+def _compressors_of(hub: Any) -> SharedCompressors:
+    """Those that all connections of a hub's thread share."""
+    shared: SharedCompressors | None = hub.__dict__.get("plainsocket_compressors")
+    if shared is None:
+        shared = hub.__dict__["plainsocket_compressors"] = SharedCompressors()
+    return shared
 
 
 Handler = Callable[[WebSocket], object]

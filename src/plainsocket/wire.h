@@ -142,8 +142,14 @@ wire_filled(PyObject *blank)
 #define WHOLE_BELOW (16 * 1024)
 
 static inline PyObject *
-wire_whole_frame(PyObject *message)
+wire_whole_frame(PyObject *message, PyObject *key)
 {
+    if (!PyBytes_Check(key) || (PyBytes_GET_SIZE(key) != 4 && PyBytes_GET_SIZE(key) != 0)) {
+        PyErr_SetString(PyExc_ValueError, "a masking key is 4 bytes");
+        return NULL;
+    }
+    Py_ssize_t key_size = PyBytes_GET_SIZE(key);
+    uint8_t masked = key_size ? 0x80 : 0;
     const char *payload;
     Py_ssize_t size;
     uint8_t first;
@@ -172,18 +178,24 @@ wire_whole_frame(PyObject *message)
         Py_RETURN_NONE;
     }
     Py_ssize_t head = size < 126 ? 2 : 4; /* four bytes of UTF-8 a character: below 65536 */
-    PyObject *frame = PyBytes_FromStringAndSize(NULL, head + size);
+    PyObject *frame = PyBytes_FromStringAndSize(NULL, head + key_size + size);
     if (frame != NULL) {
         uint8_t *to = (uint8_t *)PyBytes_AS_STRING(frame);
         to[0] = first;
         if (head == 2) {
-            to[1] = (uint8_t)size;
+            to[1] = masked | (uint8_t)size;
         } else {
-            to[1] = 126;
+            to[1] = masked | 126;
             to[2] = (uint8_t)(size >> 8);
             to[3] = (uint8_t)size;
         }
-        memcpy(to + head, payload, (size_t)size);
+        if (key_size) {
+            const uint8_t *mask = (const uint8_t *)PyBytes_AS_STRING(key);
+            memcpy(to + head, mask, 4);
+            xor_mask(to + head + 4, (const uint8_t *)payload, (size_t)size, mask, 0);
+        } else {
+            memcpy(to + head, payload, (size_t)size);
+        }
     }
     Py_XDECREF(encoded);
     return frame;

@@ -3,7 +3,7 @@ cdef extern from "wire.h":
     object apply_mask "wire_apply_mask" (object data, object key, Py_ssize_t offset)
     object unmask "wire_unmask" (bytes data, Py_ssize_t start, Py_ssize_t end)
     object unmask_text "wire_unmask_text" (bytes data, Py_ssize_t start, Py_ssize_t end)
-    object whole_frame "wire_whole_frame" (object message)
+    object whole_frame "wire_whole_frame" (object message, object key)
     object blank "wire_blank" (Py_ssize_t size)
     int fill "wire_fill" (object blank, Py_ssize_t place, bytes data, Py_ssize_t start, Py_ssize_t end, bytes key) except -1
     bytes filled "wire_filled" (object blank)

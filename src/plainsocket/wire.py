@@ -54,10 +54,11 @@ def filled(blank: bytearray) -> bytes:
     return bytes(blank)
 
 
-def whole_frame(message: object) -> bytes | None:
-    """The unmasked frame of a `str` or `bytes` below WHOLE_BELOW; None for anything else.
+def whole_frame(message: object, key: bytes = b"") -> bytes | None:
+    """The frame of a `str` or `bytes` below WHOLE_BELOW; None for anything else.
 
-    Raises UnicodeEncodeError for a `str` that is not text (lone surrogates).
+    It is masked by `key`, if there is one. Raises UnicodeEncodeError for a `str` that is not text
+    (lone surrogates).
     """
     if not isinstance(message, (str, bytes)) or len(message) >= WHOLE_BELOW:
         return None
@@ -66,7 +67,10 @@ def whole_frame(message: object) -> bytes | None:
     else:
         first, payload = 0x82, message
     size = len(payload)
+    masked = 0
+    if key:
+        masked, payload = 0x80, key + apply_mask(payload, key)
     if size < 126:
-        return b"%c%c%b" % (first, size, payload)
+        return b"%c%c%b" % (first, masked | size, payload)
     # Four bytes of UTF-8 a character make less than 65536.
-    return b"%c\x7e%c%c%b" % (first, size >> 8, size & 0xFF, payload)
+    return b"%c%c%c%c%b" % (first, masked | 0x7E, size >> 8, size & 0xFF, payload)

@@ -1,0 +1,218 @@
+"""The upgrade's fast path: a plain request for a WebSocket, answered without pywsgi.
+
+The request's head is peeked at. What is not one such request, whole and flawless, stays unread
+for pywsgi, which answers everything else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import socket
+import sys
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+import gevent
+
+from .handshake import Accepted, Refused, Request
+from .head import Head, HeadError, find_end, parse_head
+from .opening import Host, address_name, believe_proxies, refusal_headers, take_over
+from .options import Options
+from .websocket import WebSocket
+
+_PEEK_SIZE: Final = 8192  # bytes: a head that is longer is no plain one
+
+
+class PeekedRequest(Request):
+    """A request of which only the head's bytes are kept.
+
+    They are read again where somebody asks: what they say would take ten times their memory for
+    as long as the connection lasts.
+    """
+
+    __slots__ = ("_address", "_data", "_environ", "_head", "_make_environ", "_options", "_path")
+
+    def __init__(
+        self,
+        data: bytes,
+        head: Head,
+        address: Any,
+        options: Options,
+        make_environ: Callable[[], dict[str, Any]],
+    ) -> None:
+        """`make_environ` makes what is the same in the environ of all requests."""
+        self.method = head.method
+        self.version = head.version
+        self.context = {}
+        self.response_headers = []
+        self.subprotocol = None
+        self._data = data
+        self._head: Head | None = head
+        self._address = address
+        self._options = options
+        self._make_environ = make_environ
+        self._environ: dict[str, Any] | None = None
+        self._path = unquote_to_bytes(head.path).decode(errors="replace")
+
+    def read_head(self) -> Head:
+        """What the head's bytes say."""
+        if self._head is not None:
+            return self._head
+        return parse_head(self._data, max_headers=self._options.max_headers)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the head."""
+        return len(self._data)
+
+    def forget(self) -> None:
+        """The handshake is done: the bytes will do."""
+        self._head = None
+
+    @property
+    def headers(self) -> dict[str, str]:  # type: ignore[override]
+        fields = self.read_head().fields
+        return {name: value for name, value in fields.items() if "_" not in name}
+
+    @property
+    def environ(self) -> dict[str, Any]:  # type: ignore[override]
+        if self._environ is None:
+            self._environ = self._build_environ()
+        return self._environ
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    @property
+    def query(self) -> str:
+        return self.read_head().query
+
+    @property
+    def remote_address(self) -> str | None:
+        if self._options.trusted_proxies:
+            return super().remote_address
+        return self._address[0] if isinstance(self._address, tuple) else None
+
+    def _build_environ(self) -> dict[str, Any]:
+        """As pywsgi does for the same request."""
+        head = self.read_head()
+        environ = self._make_environ()
+        environ["REQUEST_METHOD"] = head.method
+        environ["SCRIPT_NAME"] = ""
+        environ["PATH_INFO"] = unquote_to_bytes(head.path).decode("latin-1")
+        environ["QUERY_STRING"] = head.query
+        environ["SERVER_PROTOCOL"] = head.version
+        for key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            value = head.fields.get(key.replace("_", "-").lower())
+            if value is not None:
+                environ[key] = value
+        if isinstance(self._address, tuple):
+            environ["REMOTE_ADDR"] = str(self._address[0])
+            environ["REMOTE_PORT"] = str(self._address[1])
+        for name, value in head.headers:
+            key = "HTTP_" + name.replace("-", "_").upper()
+            if "_" in name or key in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
+                continue
+            if key in environ:
+                value = f"{environ[key]}{'; ' if 'COOKIE' in key else ','}{value}"
+            environ[key] = value
+        environ["wsgi.input"] = io.BytesIO()
+        environ["wsgi.input_terminated"] = False
+        if self._options.trusted_proxies:
+            believe_proxies(environ, head.fields, self._options)
+        return environ
+
+
+def peek(
+    sock: Any,
+    address: Any,
+    options: Options,
+    make_environ: Callable[[], dict[str, Any]],
+) -> PeekedRequest | None:
+    """Wait for the first bytes; return the request if it is a plain one for a WebSocket.
+
+    Raises TimeoutError where nothing comes within `handshake_timeout`.
+    """
+    sock.settimeout(options.handshake_timeout)
+    try:
+        data = sock.recv(_PEEK_SIZE, socket.MSG_PEEK)
+    finally:
+        sock.settimeout(None)
+    if not data.startswith(b"GET "):
+        return None
+    try:
+        end = find_end(data, max_size=min(options.max_head_size, _PEEK_SIZE))
+        if end is None:
+            return None
+        head = parse_head(data[:end], max_headers=options.max_headers)
+    except HeadError:
+        return None
+    if head.fields.get("upgrade", "").lower() != "websocket" or head.is_chunked:
+        return None
+    return PeekedRequest(data[:end], head, address, options, make_environ)
+
+
+class PeekedHost(Host):
+    """Serves a request that was peeked at."""
+
+    def __init__(self, sock: Any, address: Any, request: PeekedRequest, options: Options) -> None:
+        self.options = options
+        self._socket = sock
+        self._request = request
+        self._address = address
+
+    @property
+    def client_name(self) -> str:
+        if self.options.trusted_proxies:
+            environ = self._request.environ
+            if environ.get("REMOTE_ADDR"):
+                return address_name((environ["REMOTE_ADDR"], environ["REMOTE_PORT"]))
+        return address_name(self._address)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the connection has been taken over, or answered."""
+        return self._socket is None
+
+    @property
+    def environ(self) -> dict[str, Any]:  # type: ignore[override]
+        return {}  # nothing that this class does needs one to be built
+
+    def open_websocket(self, websocket: WebSocket, accepted: Accepted) -> None:
+        sock = self._take_request()
+        websocket.start(*take_over(sock, bytes), head=accepted.head)
+        self._request.forget()
+        self.observe_opening(websocket)
+
+    def refuse(self, refused: Refused) -> None:
+        """Answer with a refusal, and log it."""
+        self.report_refusal(self._request, refused)
+        headers = "".join(f"{name}: {value}\r\n" for name, value in refusal_headers(refused))
+        self._answer(f"{refused.status_line}\r\n{headers}", refused.body)
+
+    def fail(self) -> None:
+        """In an `except` block: answer 500 for an error that is the server's own."""
+        gevent.get_hub().handle_error((self.client_name, self._request.path), *sys.exc_info())
+        self.observe_refusal(500)
+        self._answer(
+            "500 Internal Server Error\r\nConnection: close\r\nContent-Type: text/plain\r\n"
+            "Content-Length: 21\r\n",
+            "Internal Server Error",
+        )
+
+    def _answer(self, head: str, body: str) -> None:
+        sock = self._take_request()
+        date = f"Date: {formatdate(usegmt=True)}\r\n\r\n"
+        with contextlib.suppress(OSError):
+            sock.settimeout(self.options.handshake_timeout)
+            sock.sendall(f"HTTP/1.1 {head}{date}".encode("latin-1") + body.encode())
+
+    def _take_request(self) -> Any:
+        """Read from the socket what was only peeked at, and not a byte more."""
+        sock, self._socket = self._socket, None
+        sock.recv(self._request.size)
+        return sock

@@ -1,0 +1,127 @@
+"""The fast path of the upgrade: nobody can tell it from pywsgi's way."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+import plainsocket
+from plainsocket.frames import Opcode
+from plainsocket.peeked import PeekedRequest
+from rawclient import RawClient, frame
+from serving import serving
+
+REQUEST = (
+    b"GET /a%20path/%C3%A4?q=1&%20 HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    b"Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nX-Twice: one\r\nx-twice:\ttwo \r\n"
+    b"Cookie: a=1\r\nCookie: b=2\r\nX_Under: score\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 0\r\nX-Empty:\r\nX-Latin: \xe4\r\n"
+    b"X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n\r\n"
+)
+
+
+def tell(ws: plainsocket.WebSocket) -> None:
+    environ = {key: value for key, value in ws.environ.items() if isinstance(value, (str, bool))}
+    request = ws.request
+    told: dict[str, Any] = {
+        "environ": environ,
+        "keys": sorted(ws.environ),
+        "input": ws.environ["wsgi.input"].read().decode(),
+        "headers": dict(request.headers),
+        "seen": [ws.path, request.path, request.query, request.cookies, request.remote_address],
+    }
+    ws.send(json.dumps(told))
+    ws.send("peeked" if isinstance(request, PeekedRequest) else "by pywsgi")
+    for message in ws:
+        ws.send(message)
+
+
+def ask(port: int, *pieces: bytes) -> list[str]:
+    """What `tell` says to a request that comes in these pieces."""
+    with RawClient(port) as client:
+        for piece in pieces:
+            client.send(piece)
+            time.sleep(0.1)
+        assert client.receive_head().startswith("HTTP/1.1 101 ")
+        answers = [client.receive_frame()[1].decode() for _ in range(2)]
+        client.send(frame(Opcode.TEXT, b"still there"))
+        assert client.receive_frame()[1] == b"still there"
+        return answers
+
+
+@pytest.mark.parametrize("trusted", [[], ["127.0.0.1"]])
+def test_the_request_is_the_same_either_way(trusted: list[str]) -> None:
+    with serving(tell, trusted_proxies=trusted) as server:
+        peeked = ask(server.port, REQUEST)
+        in_pieces = ask(server.port, REQUEST[:1], REQUEST[1:])
+    assert (peeked[1], in_pieces[1]) == ("peeked", "by pywsgi")
+    one, other = json.loads(peeked[0]), json.loads(in_pieces[0])
+    for told in (one, other):
+        if not trusted:
+            assert told["environ"].pop("REMOTE_PORT")
+        told["headers"]["x-twice"] = told["headers"]["x-twice"].replace(", ", ",")
+        told["headers"].pop("content-type", None)
+    assert one == other
+    assert one["seen"][:2] == ["/a path/ä", "/a path/ä"]
+    assert one["seen"][4] == ("192.0.2.7" if trusted else "127.0.0.1")
+
+
+def test_frames_right_behind_the_request() -> None:
+    with serving(tell) as server, RawClient(server.port) as client:
+        client.send(REQUEST + frame(Opcode.TEXT, b"early"))
+        client.receive_head()
+        client.receive_frame()
+        assert client.receive_frame()[1] == b"peeked"
+        assert client.receive_frame()[1] == b"early"
+
+
+def test_the_hook_runs_once_and_may_refuse() -> None:
+    seen: list[str] = []
+
+    def hook(request: plainsocket.Request) -> None:
+        seen.append(request.path)
+        raise plainsocket.Refused(401, "who are you? ä", [("WWW-Authenticate", "Basic")])
+
+    with serving(tell, process_request=hook) as server, RawClient(server.port) as client:
+        client.send(REQUEST)
+        head = client.receive_head()
+        assert head.startswith("HTTP/1.1 401 Unauthorized\r\n")
+        assert "\r\nWWW-Authenticate: Basic\r\n" in head
+        assert "\r\nDate: " in head
+        assert client.receive_rest().decode() == "who are you? ä"
+    assert seen == ["/a path/ä"]
+
+
+def test_an_error_of_the_hook_is_a_500(capsys: pytest.CaptureFixture[str]) -> None:
+    def hook(_request: plainsocket.Request) -> None:
+        raise ValueError("the hook's own trouble")
+
+    with serving(tell, process_request=hook) as server, RawClient(server.port) as client:
+        client.send(REQUEST)
+        assert client.receive_head().startswith("HTTP/1.1 500 Internal Server Error\r\n")
+        assert client.receive_rest() == b"Internal Server Error"
+    assert "the hook's own trouble" in capsys.readouterr().err
+
+
+def test_a_slow_head_has_one_deadline() -> None:
+    with serving(tell, handshake_timeout=0.6) as server, RawClient(server.port) as client:
+        start = time.monotonic()
+        time.sleep(0.5)
+        client.send(REQUEST[:10])
+        assert client.receive_head().startswith("HTTP/1.1 408 ")
+        assert time.monotonic() - start < 1.05
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_who_connects_and_says_nothing_is_let_go_quietly(
+    count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(tell, handshake_timeout=0.2) as server, RawClient(server.port) as client:
+        client.send(b"GET"[:count])
+        answer = client.receive_rest()
+        assert answer.startswith(b"HTTP/1.1 408 " if count else b"")
+    assert ("408" in caplog.text) is bool(count)
