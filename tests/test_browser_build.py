@@ -91,3 +91,7 @@ def test_the_package_has_the_librarys_version() -> None:
 
 def test_the_lock_file_names_no_registry() -> None:
     assert "resolved" not in (BROWSER / "package-lock.json").read_text()
+
+
+def test_the_parts_without_a_page() -> None:
+    node("tests/run.mjs")

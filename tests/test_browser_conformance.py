@@ -6,17 +6,13 @@ a check that both fail would be the suite's fault.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import conformance_server
-import needs
 from browsers import Browser
-from processes import ROOT
 from serving import Running, serving
 
 pytestmark = pytest.mark.browser
@@ -33,7 +29,6 @@ BUGS: dict[str, dict[str, str]] = {
     },
     "firefox": {
         "constructor: subprotocols that differ only in case": "are taken",
-        "subprotocol: one that was not asked for": "is taken",
         "subprotocol: none where one was asked for": "is taken",
     },
     "webkit": {
@@ -52,28 +47,16 @@ WHERE = ("window", "worker", "shared")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """What the suite talks to; serves its page, and our object over the engine's WebSocket."""
-    esbuild = ROOT / "browser" / "node_modules" / ".bin" / "esbuild"
-    if not esbuild.exists():
-        needs.unavailable("esbuild is missing (make browser installs it)")
-    built = tmp_path_factory.mktemp("built")
-    subprocess.run(
-        [esbuild, "tests/over-native.ts", "--bundle", "--format=esm", f"--outdir={built}",
-         "--out-extension:.js=.mjs", "--log-level=warning"],
-        cwd=ROOT / "browser",
-        check=True,
-    )  # fmt: skip
-    folders: tuple[Path, ...] = (
-        conformance_server.SUITE,
-        conformance_server.STATIC,
-        built,
-    )
+def server() -> Iterator[Running]:
+    """What the suite talks to; serves its page."""
     with serving(
         conformance_server.ROUTES,
         process_request=conformance_server.process_request,
         max_message_size=2 << 20,
-        app=conformance_server.files(*folders, pages={"page": PAGE}),
+        stop_timeout=1,
+        app=conformance_server.files(
+            conformance_server.SUITE, conformance_server.STATIC, pages={"page": PAGE}
+        ),
     ) as running:
         yield running
 
@@ -115,16 +98,3 @@ def test_over_http(browser: Browser, server: Running, where: str) -> None:
     ours = run(browser, server, where, "./plainsocket.mjs?carrier=http")
     assert errors(ours) == {}
     assert ours["shape"] == native["shape"]
-
-
-def test_our_object_over_the_engines_own(browser: Browser, server: Running) -> None:
-    """All but what only the engine can do: judge a handshake, follow no redirect."""
-    native = run(browser, server, "window", "native", "shape")
-    ours = run(browser, server, "window", "./over-native.mjs")
-    assert ours["shape"] == native["shape"]
-    beneath = {
-        "constructor: never throws for a port that is not allowed",
-        "subprotocol: one that was not asked for",
-        "request: a redirect is not followed",
-    }
-    assert errors(ours).keys() <= beneath & BUGS[browser.engine].keys()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 import conformance_server
 from browsers import Browser
+from processes import ROOT, running
 from serving import Running, serving, wait_until
+from test_examples import need_free_port, wait_for_listener
 from wires import Wire, wire
 
 pytestmark = pytest.mark.browser
@@ -374,3 +379,32 @@ def test_a_page_that_comes_back_finds_its_sockets_closed(page: Page) -> None:
         )
         == 1006
     )
+
+
+# -- the example of 2011 ---------------------------------------------------------------------------
+
+
+def test_the_example_of_2011(browser: Browser) -> None:
+    """Its page over http, from another port than its server's; the server as it stands."""
+    need_free_port(8087)
+    folder = ROOT / "examples" / "echo"
+    script = '<script src="plainsocket.js" data-carrier="http"></script>\n<script type="module">'
+    text = (folder / "index.html").read_text().replace('<script type="module">', script)
+    app = conformance_server.files(conformance_server.STATIC, pages={"example": text})
+    with (
+        running(sys.executable, "-u", "server.py", cwd=folder) as server,
+        serving({}, app=app) as pages,
+    ):
+        server.wait_for("port 8087")
+        wait_for_listener(8087)
+        page = Page(browser, f"http://127.0.0.1:{pages.port}/example")
+        page.wait_for("document.getElementById('state').textContent === 'open'")
+        message = page.driver.find_element(By.ID, "message")
+        for text in ("Hello", "Grüße"):
+            message.send_keys(text, Keys.ENTER)
+        page.wait_for("document.querySelectorAll('#messages li').length === 2")
+        server.wait_for("received: Grüße")
+        message.send_keys("quit", Keys.ENTER)
+        page.wait_for("document.getElementById('state').textContent === 'closed (1000)'")
+        server.wait_for(r"^disconnected: .*127\.0\.0\.1")
+        assert "Traceback" not in server.output

@@ -5,7 +5,7 @@ import type { Channel } from "./channel.ts";
 import { Downstream, POLL } from "./downstream.ts";
 import { Timer } from "./request.ts";
 import { Upstream } from "./upstream.ts";
-import { ACK, CREDIT, END, OPENED, PING, readNumber, record, type RecordEvents } from "./wire.ts";
+import { ACK, CREDIT, END, OPENED, PING, readNumber, record, type RecordEvents, UP_HEAD } from "./wire.ts";
 
 const ACKNOWLEDGE_SIZE = 1 << 18; // bytes received that are acknowledged at once; fewer,
 const ACKNOWLEDGE_TIME = 1000; // ms later
@@ -41,7 +41,7 @@ export class Session implements RecordEvents {
     this.token = token;
     this.heartbeat = heartbeat;
     this.reach = reach;
-    this.up = new Upstream(this, largestBody);
+    this.up = new Upstream(this, largestBody - UP_HEAD - token.length);
     this.down = new Downstream(this);
   }
 
