@@ -8,8 +8,10 @@ import { attach, carrierOf, defineMembers } from "../interface.ts";
 import type { Plainsocket } from "../loader.ts";
 import { makeWebSocket } from "../make.ts";
 import { Socket } from "../socket.ts";
-import { connect } from "./connect.ts";
-import { loadPolicy, script } from "./player.ts";
+import { connect as ownConnect } from "./connect.ts";
+import { callback, loadPolicy as ownLoadPolicy, script } from "./player.ts";
+
+const { connect, loadPolicy } = (callback.first ||= { connect: ownConnect, loadPolicy: ownLoadPolicy });
 
 /** What web-socket-js has besides. Its other names, WEB_SOCKET_…, mean nothing here. */
 type Constructor = typeof WebSocket & { loadFlashPolicyFile?(url: string): void };

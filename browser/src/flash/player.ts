@@ -1,6 +1,7 @@
 /** bridge.swf in Flash Player: TCP sockets by number. There is one for the page. */
 
 import type { Bytes } from "../engine.ts";
+import type { Connect } from "../link.ts";
 import { fromCharacters, toCharacters } from "./characters.ts";
 
 /** What happens to a socket. */
@@ -78,8 +79,15 @@ function giveUp(): void {
   }
 }
 
-// The bridge calls this function, and no other.
-(window as unknown as Record<string, unknown>)["plainsocketFlash"] = (id: number, event: string, data: string): void => {
+/** What the bridge calls, and no other function; of several copies of this file, the first one's. */
+export interface Callback {
+  (id: number, event: string, data: string): void;
+  first?: { connect: Connect; loadPolicy: typeof loadPolicy };
+}
+
+const page = window as unknown as { plainsocketFlash?: Callback };
+
+export const callback: Callback = (page.plainsocketFlash ||= (id, event, data) => {
   const events = sockets[id];
   if (event === "ready") setTimeout(start, 0); // the player is still in the middle of its own call
   else if (!events) return;
@@ -89,7 +97,7 @@ function giveUp(): void {
     delete sockets[id];
     events.onEnd();
   }
-};
+});
 
 function start(): void {
   bridge = document.getElementById(ID) as unknown as Bridge;
