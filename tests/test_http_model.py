@@ -83,7 +83,7 @@ class Chaos:
         elif body[0] == 2:
             way = self._choose("well", "well", "well", "lose", "cut", "deaf", "repeat", "late")
         else:
-            way = self._choose("well", "lose", *["cut answer"] * 6, "repeat")
+            way = self._choose("lose", *["cut answer"] * 6, "repeat")
         if way == "lose":
             raise OSError("lost")
         if way == "late":
@@ -217,4 +217,4 @@ def test_some_messages() -> None:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_ten_thousand_messages_each_way(seed: int) -> None:
     done = run(seed, mode=STREAM, count=2500, paths=["/one", "/two", "/three", "/four"])
-    assert min(done[way] for way in ("lose", "cut", "deaf", "late", "repeat", "cut answer")) > 20
+    assert all(done[way] for way in ("lose", "cut", "deaf", "late", "repeat", "cut answer"))
