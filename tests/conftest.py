@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import browsers
@@ -12,6 +14,12 @@ import plainsocket
 import processes
 
 pytest_plugins = ["works_with"]
+
+
+# Each run tries the same examples, so that a run fails by what was changed and by nothing else.
+# HYPOTHESIS_PROFILE=default looks for new ones, and `make fuzz` does so for as long as one likes.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 def pytest_configure() -> None:

@@ -70,6 +70,9 @@ def theirs(role: Role, pieces: list[bytes]) -> Outcome:
         return messages, None
     if protocol.parser_exc is not None:
         assert protocol.close_sent is not None or protocol.close_rcvd is not None
+        if protocol.close_rcvd is not None and "incomplete fragmented" in str(protocol.parser_exc):
+            # They forbid a close frame inside a fragmented message, RFC 6455 5.4 does not.
+            return messages, int(protocol.close_rcvd.code)
         sent = protocol.close_sent
         return messages, None if sent is None else int(sent.code)
     assert protocol.close_rcvd is not None
