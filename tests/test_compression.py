@@ -128,6 +128,7 @@ def test_a_bomb_is_answered_with_1009() -> None:
         assert client.receive_close() == (1009, "message over 1048576 bytes")
 
 
+@pytest.mark.slow
 def test_an_idle_connections_compressor_is_dropped() -> None:
     opened: list[plainsocket.WebSocket] = []
 

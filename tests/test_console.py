@@ -48,6 +48,7 @@ def pipe(*arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[byte
 # -- piped ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_lines_go_through_and_nothing_is_lost_at_the_end() -> None:
     text = "".join(f"line {number} ☺\n" for number in range(500)).encode()
     for server in (serving(), websockets_server()):

@@ -185,6 +185,7 @@ def test_a_slow_reader_and_a_ping_under_tls() -> None:
             peer.send("got all")
 
 
+@pytest.mark.slow
 def test_a_silent_endpoint_under_tls_has_no_greenlet() -> None:
     def greenlets() -> int:
         gc.collect()

@@ -469,6 +469,7 @@ def ticks_and_answers(folder: Folder) -> None:
     assert arrivals[2] - arrivals[0] > 1.8
 
 
+@pytest.mark.slow
 @uses(TUTORIAL, "clock.py")
 def test_sending_without_being_asked(folder: Folder) -> None:
     with serving(folder, "clock.py"):
@@ -476,6 +477,7 @@ def test_sending_without_being_asked(folder: Folder) -> None:
         time.sleep(1.2)  # so that the clock's greenlet meets the end of its connection
 
 
+@pytest.mark.slow
 @uses(TUTORIAL, "clock.py", "patched")
 def test_what_waits_by_pythons_own_means(folder: Folder) -> None:
     program = folder.path / "clock.py"

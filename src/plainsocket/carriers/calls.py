@@ -6,10 +6,10 @@ The same functions stand in calls.h in C. Compiled modules call those (see calls
 from __future__ import annotations
 
 import os
-from threading import get_ident as this_thread
 from time import monotonic
 from typing import Any, Final
 
+from gevent.monkey import get_original
 from greenlet import getcurrent as current
 
 __all__ = [
@@ -23,6 +23,8 @@ __all__ = [
     "write",
     "write_many",
 ]
+
+this_thread = get_original("_thread", "get_ident")  # gevent's tells greenlets apart, not threads
 
 READ_SIZE: Final = 64 * 1024
 """Bytes that one read takes at most."""
