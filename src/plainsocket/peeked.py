@@ -33,7 +33,16 @@ class PeekedRequest(Request):
     as long as the connection lasts.
     """
 
-    __slots__ = ("_address", "_data", "_environ", "_head", "_make_environ", "_options", "_path")
+    __slots__ = (
+        "_address",
+        "_data",
+        "_environ",
+        "_head",
+        "_headers",
+        "_make_environ",
+        "_options",
+        "_path",
+    )
 
     def __init__(
         self,
@@ -51,6 +60,7 @@ class PeekedRequest(Request):
         self.subprotocol = None
         self._data = data
         self._head: Head | None = head
+        self._headers: dict[str, str] | None = None
         self._address = address
         self._options = options
         self._make_environ = make_environ
@@ -70,12 +80,17 @@ class PeekedRequest(Request):
 
     def forget(self) -> None:
         """The handshake is done: the bytes will do."""
-        self._head = None
+        self._head = self._headers = None
 
     @property
     def headers(self) -> dict[str, str]:  # type: ignore[override]
+        if self._headers is not None:
+            return self._headers
         fields = self.read_head().fields
-        return {name: value for name, value in fields.items() if "_" not in name}
+        headers = {name: value for name, value in fields.items() if "_" not in name}
+        if self._head is not None:  # the handshake reads them several times
+            self._headers = headers
+        return headers
 
     @property
     def environ(self) -> dict[str, Any]:  # type: ignore[override]

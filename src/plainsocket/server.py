@@ -403,6 +403,30 @@ class _HTTPServer(pywsgi.WSGIServer):
         with contextlib.suppress(OSError):
             sock.sendall(_SERVICE_UNAVAILABLE)
 
+    def serve_websocket(
+        self, host: Host, handler: Handler | type[Endpoint], request: Request
+    ) -> None:
+        """Serve a WebSocket of any carrier by the handler of its path, or raise Refused."""
+        accepted = accept(request, host.options)
+        websocket = host.new_websocket(request)
+        if not _is_endpoint(handler):
+            host.open_websocket(websocket, accepted)
+            del accepted  # not to be kept as long as the connection lasts
+            host.run_handler(websocket, handler)
+            return
+        endpoint = handler()
+        endpoint.ws = websocket
+        client_name = host.client_name
+
+        def on_end(websocket: WebSocket) -> None:
+            self.forget(websocket)
+            self.owner.remove(websocket)
+            report_end(websocket, client_name, self.owner.options)
+
+        self.keep(websocket)
+        host.open_websocket(websocket, accepted)
+        websocket.start_endpoint(Runner(endpoint, self.dispatcher, on_end))
+
     def keep(self, websocket: WebSocket) -> None:
         """Count a WebSocket whose greenlet ends before it does."""
         self.kept.add(websocket)
@@ -456,22 +480,7 @@ class _HTTPServer(pywsgi.WSGIServer):
                 raise _no_websocket()
             host.serve_application(owner.app, request)
             return
-        accepted = accept(request, host.options)
-        websocket = host.new_websocket(request)
-        if not _is_endpoint(handler):
-            host.open_websocket(websocket, accepted)
-            host.run_handler(websocket, handler)
-            return
-        endpoint = handler()
-        endpoint.ws = websocket
-        client_name = host.client_name
-
-        def on_end(websocket: WebSocket) -> None:
-            self._remove_by_http(websocket)
-            report_end(websocket, client_name, owner.options)
-
-        host.open_websocket(websocket, accepted)
-        websocket.start_endpoint(Runner(endpoint, self.dispatcher, on_end))
+        self.serve_websocket(host, handler, request)
 
     def _add_by_http(self, websocket: WebSocket) -> None:
         self.keep(websocket)
@@ -526,28 +535,6 @@ class _Routed(Host):
             self.server.owner.reserve(self._reserved, -1)
             self._reserved = None
 
-    def serve_websocket(self, handler: Handler | type[Endpoint], request: Request) -> None:
-        accepted = accept(request, self.options)
-        websocket = WebSocket(self.options, request)
-        if not _is_endpoint(handler):
-            self.open_websocket(websocket, accepted)
-            del accepted  # not to be kept as long as the connection lasts
-            self.run_handler(websocket, handler)
-            return
-        endpoint = handler()
-        endpoint.ws = websocket
-        self.server.keep(websocket)
-        client_name = self.client_name
-
-        def on_end(websocket: WebSocket) -> None:
-            server.forget(websocket)
-            server.owner.remove(websocket)
-            report_end(websocket, client_name, server.owner.options)
-
-        server = self.server
-        self.open_websocket(websocket, accepted)
-        websocket.start_endpoint(Runner(endpoint, server.dispatcher, on_end))
-
     def open_websocket(self, websocket: WebSocket, accepted: Accepted) -> None:
         super().open_websocket(websocket, accepted)
         self.release_address()
@@ -573,7 +560,7 @@ class _PeekedHost(_Routed, PeekedHost):
         """Answer the request, and serve its WebSocket."""
         try:
             self.reserve_address(request)
-            self.serve_websocket(handler, request)
+            self.server.serve_websocket(self, handler, request)
         except Refused as refused:
             self.refuse(refused)
         except Exception:
@@ -622,7 +609,7 @@ class _RoutingHandler(_Routed, WebSocketHandler):
             if request.wants_websocket:
                 self.reserve_address(request)
             if handler is not None and request.wants_websocket:
-                self.serve_websocket(handler, request)
+                self.server.serve_websocket(self, handler, request)
             elif owner.app is not None or (self.options.browser_files and is_file(self.environ)):
                 super().run_application()
             elif handler is not None:
