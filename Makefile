@@ -14,13 +14,15 @@ BUILT_FROM := pyproject.toml setup.py $(wildcard src/plainsocket/*.h src/plainso
 FUZZ_VENV := fuzz/.venv
 FUZZ_SECONDS ?= 60
 
+TEST_PROCESSES ?= 2
+
 BROWSER_PACKAGES := chromium chromium-driver firefox-esr webkit2gtk-driver xvfb fonts-dejavu-core
 TEST_PACKAGES := $(BROWSER_PACKAGES) nginx haproxy iproute2 systemd tinyproxy-bin dante-server haxe
 
 BROWSER_TOOLS := browser/node_modules/.installed
 RUFFLE := flash/node_modules/.installed
 
-.PHONY: help demo browser flash check test autobahn matrix works-with screenshot bench bench-quick \
+.PHONY: help demo browser flash lint check test autobahn matrix works-with screenshot bench bench-quick \
 	fuzz clean
 .DEFAULT_GOAL := help
 
@@ -33,19 +35,24 @@ demo: $(RUNTIME) ## start the demo server and print its address (DEMO_ARGS='--po
 browser: $(BROWSER_TOOLS) ## build the browser half into src/plainsocket/static
 	@cd browser && npm run --silent check && npm run --silent build
 
-check: $(DEVELOPMENT) $(BROWSER_TOOLS) ## the inner loop: lint, format, types, unit tests
+lint: $(DEVELOPMENT) $(BROWSER_TOOLS) ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@cd browser && npm run --silent check
+
+check: lint ## the inner loop: lint, format, types, unit tests
 	$(BIN)/pytest -m 'not browser and not autobahn and not slow'
 
+# The browsers one after another, the rest side by side; all of it, also after a failure.
 test: $(DEVELOPMENT) $(BROWSER_TOOLS) $(RUFFLE) ## the whole suite, in real browsers and with Autobahn's cases
 	@tools/debian-packages $(TEST_PACKAGES) || echo 'Tests that need them will say so.' >&2
 	@command -v npm >/dev/null || tools/debian-packages nodejs npm || echo 'Socket.IO has no client.' >&2
-	$(BIN)/pytest
-	@echo 'Once more in pure Python, as where no compiler is:'
-	PLAINSOCKET_PURE=1 $(BIN)/pytest -m 'not browser'
+	@status=0; set -x; \
+	$(BIN)/pytest -m 'not browser' -n $(TEST_PROCESSES) || status=1; \
+	PLAINSOCKET_PURE=1 $(BIN)/pytest -m 'not browser' -n $(TEST_PROCESSES) || status=1; \
+	$(BIN)/pytest -m browser || status=1; \
+	exit $$status
 
 autobahn: $(DEVELOPMENT) ## all 517 of Autobahn's cases (about ten minutes)
 	PLAINSOCKET_AUTOBAHN=all $(BIN)/pytest tests/test_autobahn.py
