@@ -129,3 +129,123 @@ def test_pure_python_is_taken_where_asked_for() -> None:
     ).stdout
     assert told.startswith("False ")
     assert told.rstrip().endswith("websocket.py'>")
+
+
+# -- UTF-8 -----------------------------------------------------------------------------------------
+
+SHORT = 64  # bytes or characters: below, CPython's codec does the work in utf8.h, too
+BYTES = [0x00, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC1, 0xC2, 0xC3, 0xC4, 0xDF]
+BYTES += [0xE0, 0xE1, 0xEC, 0xED, 0xEE, 0xEF, 0xF0, 0xF1, 0xF3, 0xF4, 0xF5, 0xF7, 0xF8, 0xFF]
+"""Where the rules of UTF-8 change, and beside it."""
+
+
+def received(data: bytes) -> str | None:
+    """What a server makes of a text message; None: it is no text."""
+    protocol = Protocol()
+    head = frames.header(frames.Opcode.TEXT, len(data), key=KEY)
+    messages = protocol.receive(head + twin_fast(data))
+    if not messages:
+        assert protocol.close_code == 1007
+        return None
+    assert Protocol("client").receive(frames.header(frames.Opcode.TEXT, len(data)) + data) == (
+        messages
+    )
+    (message,) = messages
+    assert isinstance(message, str)
+    assert message.isascii() == all(byte < 0x80 for byte in data)  # not in a wider form
+    return message
+
+
+def twin_fast(data: bytes) -> bytes:
+    return wire.apply_mask(data, KEY)
+
+
+def decoded(data: bytes) -> str | None:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def in_every_form(data: bytes) -> list[bytes]:
+    """The same at several places of texts that are decoded in blocks, to each width."""
+    around = ["x" * SHORT, "é" * SHORT, "ж" * SHORT, "字" * SHORT, "xжé字" * SHORT]
+    encoded = [text.encode() for text in around]
+    return [before + data + after for before in encoded for after in (b"", *encoded)]
+
+
+def test_every_sequence_at_the_edges_of_the_rules() -> None:
+    pad = "ж字".encode() * 20
+    many = [bytes((first, second)) for first in range(0x80, 0x100) for second in BYTES]
+    many += [bytes((a, b, c)) for a in BYTES[2:] for b in BYTES for c in (0x7F, 0x80, 0xBF, 0xC2)]
+    four = [0x7F, 0x80, 0xBF, 0xC2]
+    many += [bytes((a, b, c, d)) for a in BYTES[20:] for b in BYTES for c in four for d in four]
+    for data in many:
+        for whole in (pad + data, pad + data + pad):
+            assert received(whole) == decoded(whole), whole
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xed\xa0\x80",
+        b"\xed\xbf\xbf",
+        b"\xc0\xaf",
+        b"\xe0\x9f\xbf",
+        b"\xf0\x8f\xbf\xbf",
+        b"\xf4\x90\x80\x80",
+        b"\x80",
+        b"\xc2",
+        b"\xe2\x82",
+        b"\xf0\x9f\x98",
+        b"\xc2\x80\x80",
+        b"\x80" * 200,
+        b"\xc2\x80" * 50 + b"\x80" * 100,
+        b"\xed\x9f\xbf",
+        b"\xee\x80\x80",
+        b"\xef\xbf\xbf",
+        "\U00010000\U0010ffff".encode(),
+    ],
+)
+def test_text_at_every_place(data: bytes) -> None:
+    for whole in in_every_form(data):
+        assert received(whole) == decoded(whole)
+    for place in range(40):
+        whole = b"x" * place + data + "ж".encode() * 40
+        assert received(whole) == decoded(whole)
+
+
+characters = st.sampled_from("x\x7f\x80\xff\u0100\u07ff\u0800\ud7ff\ue000\uffff\U00010000😀")
+texts = st.builds("".join, st.lists(characters | st.characters(codec="utf-8"), max_size=80))
+
+
+@given(text=texts, copies=st.integers(1, 20), at=st.integers(0), byte=st.sampled_from(BYTES))
+def test_any_text(text: str, copies: int, at: int, byte: int) -> None:
+    text *= copies
+    data = text.encode()
+    assert received(data) == text
+    assert Protocol().send_whole(text) == wire.whole_frame(text)
+    assert b"".join(map(bytes, Protocol().send(text)[0])) == frames.header(1, len(data)) + data
+    if data:  # spoilt, perhaps
+        at %= len(data)
+        spoilt = data[:at] + bytes((byte,)) + data[at + 1 :]
+        assert received(spoilt) == decoded(spoilt)
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "ж", "字", "😀"])
+@pytest.mark.parametrize("surrogate", [chr(0xD800), chr(0xDFFF)])
+def test_what_has_no_utf8(letter: str, surrogate: str) -> None:
+    for place in range(0, 100, 9):
+        text = letter * place + surrogate + letter * (100 - place)
+        for send in (Protocol().send_whole, Protocol().send, Protocol("client").send_whole):
+            with pytest.raises(UnicodeEncodeError):
+                send(text)
+
+
+def test_a_kind_of_str() -> None:
+    class Name(str):
+        __slots__ = ()
+
+    for text in ("x" * 100, "ж" * 100):
+        assert Protocol().send_whole(Name(text)) == Protocol().send_whole(text)
+        assert Protocol().send(Name(text)) == Protocol().send(text)

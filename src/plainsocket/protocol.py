@@ -83,7 +83,7 @@ class SharedMessage:
 
 def _encoded(message: Message | bytearray | memoryview) -> tuple[Opcode, bytes]:
     if isinstance(message, str):
-        return Opcode.TEXT, message.encode()
+        return Opcode.TEXT, wire.encode(message)
     if isinstance(message, (bytes, bytearray, memoryview)):
         return Opcode.BINARY, bytes(message)
     raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
@@ -369,7 +369,7 @@ class Protocol:
                     if masked:
                         messages.append(wire.unmask_text(data, start, start + length))
                     else:
-                        messages.append(data[start : start + length].decode())
+                        messages.append(wire.decode(data[start : start + length]))
                 except UnicodeDecodeError:
                     break
             elif kind == 0x82:  # binary, final
@@ -537,8 +537,8 @@ class Protocol:
         self._decoder = None
 
     def _end_message(self, messages: list[Message]) -> None:
-        message = self._message
-        messages.append(message.decode() if self._kind == Opcode.TEXT else bytes(message))
+        payload = bytes(self._message)
+        messages.append(wire.decode(payload) if self._kind == Opcode.TEXT else payload)
         self._kind = None
         self._message = bytearray()
         self._decoder = None
@@ -587,7 +587,7 @@ class Protocol:
         (lone surrogates).
         """
         if isinstance(message, str):
-            opcode, payload = Opcode.TEXT, message.encode()
+            opcode, payload = Opcode.TEXT, wire.encode(message)
         elif isinstance(message, (bytes, bytearray, memoryview)):
             opcode, payload = Opcode.BINARY, bytes(message)
         else:
@@ -764,6 +764,6 @@ os.register_at_fork(after_in_child=_keys.clear)  # a child draws its own
 
 def _decode(payload: bytes) -> str:
     try:
-        return payload.decode()
+        return wire.decode(payload)
     except UnicodeDecodeError:
         raise FrameError(CloseCode.INVALID_DATA, "text is not UTF-8") from None

@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "utf8.h"
+
 /* The loop is compiled for AVX2 too, and the loader takes what the processor has. */
 #if defined(__x86_64__) && defined(__GNUC__) && defined(__linux__) && !defined(__clang__)
 #define FOR_EACH_CPU __attribute__((target_clones("avx2", "default")))
@@ -98,10 +100,22 @@ wire_unmask_text(PyObject *data, Py_ssize_t start, Py_ssize_t end)
     if (text == NULL)
         return PyErr_NoMemory();
     xor_mask(text, payload, size, payload - 4, 0);
-    PyObject *decoded = PyUnicode_DecodeUTF8((const char *)text, (Py_ssize_t)size, NULL);
+    PyObject *decoded = utf8_decode(text, size);
     if (text != small)
         PyMem_Free(text);
     return decoded;
+}
+
+static inline PyObject *
+wire_decode(PyObject *data)
+{
+    return utf8_decode((const uint8_t *)PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data));
+}
+
+static inline PyObject *
+wire_encode(PyObject *text)
+{
+    return utf8_encoded(text);
 }
 
 /* A payload that comes in pieces: bytes that nobody else has seen yet, written in place. */
@@ -161,8 +175,10 @@ wire_whole_frame(PyObject *message, PyObject *key)
         if (PyUnicode_IS_COMPACT_ASCII(message)) {
             payload = PyUnicode_DATA(message);
             size = PyUnicode_GET_LENGTH(message);
+        } else if (!masked && (size = utf8_size(message)) >= 0) {
+            payload = NULL; /* encoded to where it is to be */
         } else {
-            encoded = PyUnicode_AsUTF8String(message);
+            encoded = utf8_encoded(message);
             if (encoded == NULL)
                 return NULL;
             payload = PyBytes_AS_STRING(encoded);
@@ -193,8 +209,12 @@ wire_whole_frame(PyObject *message, PyObject *key)
             const uint8_t *mask = (const uint8_t *)PyBytes_AS_STRING(key);
             memcpy(to + head, mask, 4);
             xor_mask(to + head + 4, (const uint8_t *)payload, (size_t)size, mask, 0);
-        } else {
+        } else if (payload != NULL) {
             memcpy(to + head, payload, (size_t)size);
+        } else if (!utf8_encode(message, to + head, size)) {
+            Py_DECREF(frame);
+            frame = NULL;
+            Py_XDECREF(PyUnicode_AsUTF8String(message)); /* which raises */
         }
     }
     Py_XDECREF(encoded);

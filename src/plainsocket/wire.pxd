@@ -3,6 +3,8 @@ cdef extern from "wire.h":
     object apply_mask "wire_apply_mask" (object data, object key, Py_ssize_t offset)
     object unmask "wire_unmask" (bytes data, Py_ssize_t start, Py_ssize_t end)
     object unmask_text "wire_unmask_text" (bytes data, Py_ssize_t start, Py_ssize_t end)
+    str decode "wire_decode" (bytes data)
+    bytes encode "wire_encode" (object text)
     object whole_frame "wire_whole_frame" (object message, object key)
     object blank "wire_blank" (Py_ssize_t size)
     int fill "wire_fill" (object blank, Py_ssize_t place, bytes data, Py_ssize_t start, Py_ssize_t end, bytes key) except -1

@@ -1,4 +1,4 @@
-"""What is done to every byte, or once for every message: masking, and whole frames.
+"""What is done to every byte, or once for every message: masking, UTF-8, and whole frames.
 
 The same functions stand in wire.h in C. Compiled modules call those (see wire.pxd).
 """
@@ -35,6 +35,16 @@ def unmask(data: bytes, start: int, end: int) -> bytes:
 def unmask_text(data: bytes, start: int, end: int) -> str:
     """The same, decoded from UTF-8. Raises UnicodeDecodeError."""
     return unmask(data, start, end).decode()
+
+
+def decode(data: bytes) -> str:
+    """Decode UTF-8. Raises UnicodeDecodeError."""
+    return data.decode()
+
+
+def encode(text: str) -> bytes:
+    """Encode as UTF-8. Raises UnicodeEncodeError."""
+    return text.encode()
 
 
 def blank(_size: int) -> bytearray:
