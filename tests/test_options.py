@@ -53,6 +53,7 @@ OTHERS = [
     "stop_timeout",
     "http_carrier",
     "browser_files",
+    "http_polling",
 ]
 
 

@@ -141,6 +141,10 @@ class Options:
     """Whether pages may come by ordinary HTTP requests where WebSocket does not get through
     (docs/http-carrier.md)."""
 
+    http_polling: bool = True
+    """Whether they may go over to long polling where something on the way holds streaming responses
+    back; otherwise their WebSockets end with 1006 there."""
+
     browser_files: bool = True
     """Whether `/plainsocket.js`, and the other files of the browser half beside it, are served."""
 

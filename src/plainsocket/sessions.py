@@ -37,6 +37,7 @@ _LARGEST: Final = (4 << 20) + 1024  # bytes of an up request
 _MOST_UPLOADS: Final = 4
 _MOST_NONCES: Final = 256  # that a session is remembered by
 _HEARTBEAT: Final = 20.0  # seconds
+_ANSWER_TIME: Final = 1.0  # seconds that a stream's answer may take, where there is no polling
 
 _NO_STORE: Final = ("Cache-Control", "no-store, no-transform")
 _STREAM_HEADERS: Final = [
@@ -169,6 +170,8 @@ class Sessions:
         self, environ: dict[str, Any], start_response: Any, post: posts.Down
     ) -> Iterable[bytes]:
         session = self._session_of(environ, post.token)
+        if self._is_refused(post):
+            raise _no_polling()
         response = Response(
             session,
             posts.stream_from(post.offset),
@@ -216,6 +219,8 @@ class Sessions:
         origin = environ.get("HTTP_ORIGIN")
         opening = self._opens.get(post.nonce)
         if opening is None:
+            if self._is_refused(post):
+                raise _no_polling()
             opening = self._begin(host, environ, post)
         elif (opening.origin, opening.number) != (origin, post.channel):
             raise Conflict("The nonce has been used.")
@@ -230,6 +235,9 @@ class Sessions:
             headers += [*_cors(environ, origin), _NO_STORE, ("Plainsocket", session.tell())]
             start_response("204 No Content", headers)
             return ()
+        if self._is_refused(post):
+            gevent.sleep(_ANSWER_TIME)  # the same open's stream is on its way, if it is not held
+            raise _no_polling()
         flags = posts.READS_AS_IT_COMES if isinstance(environ["wsgi.input"], Body) else 0
         preface = posts.new_session(
             session.token, session.heartbeat, session.reach, self._largest, flags
@@ -240,6 +248,10 @@ class Sessions:
         except Conflict:
             raise Refused(HTTPStatus.GONE, "The session has gone on since.") from None
         return self._answer(environ, start_response, session, response, headers)
+
+    def _is_refused(self, post: posts.Open | posts.Down) -> bool:
+        """Whether it asks for long polling, which is switched off."""
+        return post.is_poll and post.seconds > 0 and not self.options.http_polling
 
     def _begin(self, host: Host, environ: dict[str, Any], post: posts.Open) -> _Open:
         """Serve the WebSocket in a greenlet of its own, as it outlives this request."""
@@ -500,6 +512,10 @@ def _cors(environ: dict[str, Any], origin: str | None) -> list[tuple[str, str]]:
         ("Access-Control-Expose-Headers", "Plainsocket"),
         ("Vary", "Origin"),
     ]
+
+
+def _no_polling() -> Refused:
+    return Refused(HTTPStatus.FORBIDDEN, "Long polling is switched off (http_polling=False).")
 
 
 def _too_large() -> Refused:

@@ -14,7 +14,7 @@ export const STREAM_SECONDS = 50;
 export const POLL_SECONDS = 15;
 
 const ROTATE = 45_000; // ms after which a new response replaces the one that runs
-const HEAD = 5000; // ms for a stream's first byte: its head is sent at once
+const HEAD = 3000; // ms for a stream's first byte: its head is sent at once
 const GRACE = 10_000; // ms for an answer beyond the time that the server may take
 const HELD = 1000; // ms that what was written may be under way
 const STREAM_AGAIN = 300_000; // ms until a stream is tried again
@@ -59,6 +59,7 @@ export class Downstream {
 
   /** Ask anew, unless something has come just now. Where the network changed, in any case. */
   wake(changed: boolean): void {
+    if (changed) this.pollUntil = 0;
     if (changed || this.retry.isSet || performance.now() - this.lastByte > HEAD) {
       this.failures = 0;
       this.ask();
@@ -106,12 +107,8 @@ export class Downstream {
     const before = this.request;
     const request = (this.request = new AbortController());
     void this.run(number_, request, before);
-    if (this.mode === STREAM) {
-      this.rotate.set(ROTATE);
-      this.silence.set(HEAD);
-    } else {
-      this.silence.set(POLL_SECONDS * 1000 + GRACE);
-    }
+    if (this.mode === STREAM) this.rotate.set(ROTATE);
+    this.expect(this.mode === STREAM ? HEAD : POLL_SECONDS * 1000 + GRACE);
   }
 
   private async run(mine: number, request: AbortController, before: AbortController | undefined): Promise<void> {
@@ -185,7 +182,12 @@ export class Downstream {
   }
 
   private watch(): void {
-    this.silence.set(this.mode === POLL ? POLL_SECONDS * 1000 + GRACE : this.session.heartbeat + GRACE);
+    this.expect(this.mode === POLL ? POLL_SECONDS * 1000 + GRACE : this.session.heartbeat + GRACE);
+  }
+
+  /** Something has to come in that time, or while the session still lasts. */
+  private expect(ms: number): void {
+    this.silence.set(Math.min(ms, Math.max(HEAD, this.session.timeLeft)));
   }
 
   private onFailure(): void {

@@ -132,9 +132,14 @@ export class Session implements RecordEvents {
 
   // -- the end -----------------------------------------------------------------------------------
 
+  /** Until it has ended, in ms, if nothing is heard. */
+  get timeLeft(): number {
+    return this.lastHeard + this.reach - performance.now();
+  }
+
   /** Whether nothing was heard for so long that it has ended; asked after each failure. */
   isLost(): boolean {
-    if (!this.isOver && performance.now() - this.lastHeard > this.reach) this.fail();
+    if (!this.isOver && this.timeLeft < 0) this.fail();
     return this.isOver;
   }
 

@@ -11,11 +11,13 @@ import { counted, join, number, RECORD_HEAD, UP } from "./wire.ts";
 
 const MAX_REQUESTS = 2;
 const LEAST_BODY = 4096; // what is not taken in such pieces is not taken
-const FIRST_BODY = 1 << 18;
+const FIRST_BODY = 1 << 16;
 const QUICK = 50; // ms that a request may take beyond the shortest: then the next is larger,
 const SLOW = 200; // and above this, smaller, or other channels would wait behind it
-const ANSWER = 10_000; // ms for an answer, and
-const RATE = 16; // bytes a ms at least beyond that
+const ANSWER = 5000; // ms for an answer; beyond that,
+const RATE = 16; // bytes a ms at least, or
+const SLOWER = 8; // times less than there were in the last request
+const SMALL_TIME = 300_000; // ms that bodies stay small after one was swallowed
 const KEEPALIVE = 60_000; // bytes that a page may leave behind
 
 export class Upstream {
@@ -34,6 +36,9 @@ export class Upstream {
   private requests = new Set<AbortController>();
   private failures = 0;
   private largest = FIRST_BODY;
+  private ceiling = Infinity; // of that,
+  private smallUntil = 0; // for so long
+  private rate = 0; // bytes a ms
   private shortest = Infinity; // ms that a request took
   private flushing = false;
   private mustSend = false;
@@ -63,6 +68,7 @@ export class Upstream {
 
   /** Try again at once. Where the network changed, what is under way is not waited for. */
   wake(changed: boolean): void {
+    if (changed) this.smallUntil = 0;
     if (changed && this.requests.size) this.restart(0);
     else if (this.retry.isSet) this.retry.fire();
   }
@@ -125,11 +131,13 @@ export class Upstream {
   private async send(from: number, body: Bytes): Promise<void> {
     const request = new AbortController();
     const began = performance.now();
-    const timer = setTimeout(() => request.abort(), ANSWER + body.length / RATE);
+    const timer = setTimeout(() => request.abort(), ANSWER + body.length / Math.max(RATE, this.rate / SLOWER));
     this.requests.add(request);
     let acknowledged: number | undefined;
+    let isTooLarge = false;
     try {
       const response = await this.post(from, body, request.signal);
+      isTooLarge = response.status === 413;
       if (isFinal(response.status)) this.session.fail();
       if (response.status === 204) {
         const [up, down] = (response.headers.get("Plainsocket") ?? "").split(" ").map(Number);
@@ -144,7 +152,7 @@ export class Upstream {
     clearTimeout(timer);
     if (!this.requests.delete(request) || this.session.isOver) return;
     if (acknowledged === undefined) {
-      this.onFailure(body.length);
+      this.onFailure(body.length, isTooLarge || request.signal.aborted);
     } else {
       this.onSuccess(body.length, performance.now() - began);
       this.session.heard();
@@ -155,16 +163,25 @@ export class Upstream {
 
   private onSuccess(size: number, took: number): void {
     this.failures = 0;
+    this.rate = size / took;
+    if (performance.now() > this.smallUntil) this.ceiling = Infinity;
     this.shortest = Math.min(this.shortest, took);
     const busy = took - this.shortest;
     if (busy > SLOW && size > 2 * LEAST_BODY) this.largest = Math.max(LEAST_BODY, size / 2);
     else if (busy < QUICK && size > this.largest / 2) this.largest *= 2;
-    this.largest = Math.min(this.largest, this.limit);
+    this.largest = Math.min(this.largest, this.limit, this.ceiling);
   }
 
-  private onFailure(size: number): void {
+  private onFailure(size: number, wasSwallowed: boolean): void {
     if (this.session.isLost()) return;
-    if (this.failures++ && size > LEAST_BODY) this.largest = Math.max(LEAST_BODY, size >> 1);
+    this.rate = 0;
+    if (wasSwallowed) {
+      this.largest = this.ceiling = Math.max(LEAST_BODY, size >> 2);
+      this.smallUntil = performance.now() + SMALL_TIME;
+    } else if (this.failures && size > LEAST_BODY) {
+      this.largest = Math.max(LEAST_BODY, size >> 1);
+    }
+    this.failures++;
     this.restart(pause(this.failures));
   }
 
