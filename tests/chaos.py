@@ -9,15 +9,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from middlebox import Cut, Exchange, as_it_is
+from middlebox import Cut, Exchange, as_it_is, each_until_the_next
+
+UP = 2
 
 
 class Chaos:
     """Does at random to requests and answers all that can be done to them. What happens to which
     one follows from the seed and its number."""
 
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
+    def __init__(self, seed: int, *, holds: bool) -> None:
+        """`holds`: whether some answers are held back, too."""
+        self.seed = seed
         self.counts: dict[str, int] = {}
         self._faults: list[tuple[float, Callable[[Exchange, random.Random], object]]] = [
             (0.50, self._as_it_is),
@@ -29,15 +32,17 @@ class Chaos:
             (0.05, self._end_answer),
             (0.05, self._repeat),
             (0.05, self._repeat_late),
+            (0.05 if holds else 0.0, self._hold),
         ]
 
     def __call__(self, exchange: Exchange) -> None:
         if not exchange.kind:
             return as_it_is(exchange)
-        chance = random.Random(self._seed * 1_000_003 + exchange.number)
-        (fault,) = chance.choices(
-            [fault for _, fault in self._faults], [weight for weight, _ in self._faults]
-        )
+        chance = random.Random(self.seed * 1_000_003 + exchange.number)
+        weights = [weight for weight, _ in self._faults]
+        if exchange.kind != UP:
+            weights[0] /= 5  # there are fewer of these
+        (fault,) = chance.choices([fault for _, fault in self._faults], weights)
         name = fault.__name__.strip("_")
         self.counts[name] = self.counts.get(name, 0) + 1
         fault(exchange, chance)
@@ -84,6 +89,12 @@ class Chaos:
             if answer.is_empty:
                 return exchange.near.sendall(answer.head + b"\r\n")
             return exchange.give(answer.head, self._some(answer.chunks(), chance), framed=False)
+
+    def _hold(self, exchange: Exchange, chance: random.Random) -> None:
+        with exchange.ask() as answer:
+            if answer.is_empty:
+                return exchange.near.sendall(answer.head + b"\r\n")
+            return exchange.give(answer.head, each_until_the_next(answer.chunks()))
 
     def _some(self, chunks: Iterator[bytes], chance: random.Random) -> Iterator[bytes]:
         yield from itertools.islice(chunks, chance.randrange(8))
