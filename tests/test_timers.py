@@ -22,7 +22,7 @@ class Entry:
         log: list[str] | None = None,
         action: Callable[[], object] | None = None,
     ) -> None:
-        self.timer_slot: int | None = None
+        self.timer_slot = 0
         self.name = name
         self.log = log if log is not None else []
         self.action = action
@@ -87,7 +87,7 @@ def test_called_once_and_not_before_its_time(wheel: TimerWheel) -> None:
     wait_past(wheel, when)
     assert len(entry.calls) == 1
     assert entry.calls[0] >= when - 1e-6
-    assert entry.timer_slot is None
+    assert entry.timer_slot == 0
 
 
 def test_called_in_the_hub(wheel: TimerWheel) -> None:
@@ -158,7 +158,7 @@ def test_cancelled(wheel: TimerWheel) -> None:
     wheel.cancel(entry)
     wait_past(wheel, when)
     assert entry.calls == []
-    assert entry.timer_slot is None
+    assert entry.timer_slot == 0
     assert len(other.calls) == 1
 
 
@@ -168,7 +168,7 @@ def test_cancelled_twice_or_never_set(wheel: TimerWheel) -> None:
     wheel.set(entry, soon())
     wheel.cancel(entry)
     wheel.cancel(entry)
-    assert entry.timer_slot is None
+    assert entry.timer_slot == 0
 
 
 def test_cancelled_and_set_again(wheel: TimerWheel) -> None:

@@ -62,7 +62,7 @@ class Dispatcher:
         self._limit = limit
         self._timeout = timeout
         self._timers = TimerWheel.of_hub()
-        self.timer_slot: int | None = None
+        self.timer_slot = 0
         self._running: set[gevent.Greenlet[..., Any]] = set()
         self._waiting: deque[Runner] = deque()
 
@@ -72,7 +72,7 @@ class Dispatcher:
         else:
             runner.deadline = time.monotonic() + self._timeout
             self._waiting.append(runner)
-            if self.timer_slot is None:
+            if not self.timer_slot:
                 self._timers.set(self, runner.deadline)
 
     def on_timer(self, now: float) -> float | None:

@@ -3,7 +3,7 @@ from plainsocket cimport wire
 cdef class Protocol:
     cdef readonly bytes _close_frame
     cdef readonly bint _compressed
-    cdef readonly object _control
+    cdef readonly bytes _control
     cdef readonly object _decoder
     cdef readonly Py_ssize_t _deflate_from
     cdef readonly object _deflater

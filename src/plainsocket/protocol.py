@@ -51,6 +51,8 @@ _MOST_INFLATED: Final = 1032  # bytes that come out of one at most: DEFLATE allo
 
 _LARGE: Final = 4096  # bytes of payload
 
+_NONE: Final[list[Any]] = []  # never filled: an idle connection has no list of its own
+
 _new_utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
 
@@ -170,10 +172,10 @@ class Protocol:
         """Bytes still to come of a frame that was refused for its size. A peer that is busy
         sending it learns of the close only if it may finish: many proxies, and clients that do
         not read while they write, drop the close frame when the connection ends before."""
-        self.pings_due: list[bytes] = []
+        self.pings_due: list[bytes] = _NONE
         """The payloads of pings that came and were not answered: see `take_pongs`."""
-        self.pongs: list[bytes] = []
-        """The payloads of pings that were answered, until the caller clears it."""
+        self.pongs: list[bytes] = _NONE
+        """The payloads of pings that were answered, until `take_answered`."""
         self.holding = False
         """Bytes of the peer's are held back: call `receive(b"")` when what they would make can be
         taken."""
@@ -182,8 +184,8 @@ class Protocol:
         False again, and not refused."""
         self.holds_long = False
         """That is why bytes are held back."""
-        self.pieces: list[Message] = []
-        """Of the message that is streamed, until the caller clears it: see `start_stream`."""
+        self.pieces: list[Message] = _NONE
+        """Of the message that is streamed, until `take_pieces`: see `start_stream`."""
         self.stream_kind = 0
         """TEXT or BINARY once the message has begun that the last `start_stream` asked for."""
         self.stream_ended = False
@@ -201,10 +203,10 @@ class Protocol:
         self._frame: Header | None = None
         self._seen = 0  # bytes of its payload so far
         self._large: Any = None  # where its payload is written to, if it comes in pieces
-        self._control = bytearray()  # its payload so far, where it is a control frame
+        self._control = b""  # its payload so far, where it is a control frame
         # … and the message being read, where it is not in one piece.
         self._kind: int | None = None  # TEXT or BINARY between its first and its last frame
-        self._message = bytearray()
+        self._message: bytearray | None = None
         self._size = 0  # of the payloads announced so far
         self._fragments = 0
         self._decoder: codecs.IncrementalDecoder | None = None
@@ -222,7 +224,7 @@ class Protocol:
         self._deflate_from = sys.maxsize if deflater is None else deflater.threshold
         self._piece_opcode = Opcode.TEXT  # of the message being sent in pieces
         self._piece_rsv = 0
-        self._pings: dict[bytes, None] = {}  # sent and not answered, the oldest first
+        self._pings: dict[bytes, None] | None = None  # sent and not answered, the oldest first
         self._close_frame: bytes | None = None
         self.close_sent: tuple[int, str] | None = None
         """Code and reason of the close frame that this end has sent."""
@@ -402,7 +404,7 @@ class Protocol:
             wrong += " from a server" if self.is_client else " from a client"
             raise FrameError(CloseCode.PROTOCOL_ERROR, wrong)
         if frame.opcode >= Opcode.CLOSE:
-            self._control.clear()
+            self._control = b""
             return
         if frame.opcode == Opcode.CONTINUATION:
             if self._kind is None:
@@ -466,7 +468,10 @@ class Protocol:
         return inflated
 
     def _add_payload(self, payload: bytes, *, is_last: bool) -> None:
-        self._message += payload
+        if self._message is None:
+            self._message = bytearray(payload)
+        else:
+            self._message += payload
         if self._kind == Opcode.TEXT:
             # Checked as it comes, so that bad text fails at once and not after the last fragment.
             self._decode_part(payload, is_last=is_last)
@@ -503,21 +508,26 @@ class Protocol:
         self._dropped = False
         self.stream_kind = self._kind
         if self._large is not None:
-            self._message += wire.filled(self._large)[: self._seen]
+            self._message = bytearray(wire.filled(self._large)[: self._seen])
             self._large = None
-        begun = self._message
+        begun = self._message or b""
         if self._kind == Opcode.TEXT:
             kept = self._decoder.getstate()[0] if self._decoder is not None else b""
             self._put_piece(begun[: len(begun) - len(kept)].decode())
         else:
             self._put_piece(bytes(begun))
-        self._message = bytearray()
+        self._message = None
+
+    def take_pieces(self) -> list[Message]:
+        """Return what has come of the message that is streamed."""
+        pieces, self.pieces = self.pieces, _NONE
+        return pieces
 
     def drop_stream(self) -> None:
         """Nobody wants the rest of it, or no longer waits for it to begin."""
         self._stream_next = False
         self._dropped = self._streams
-        self.pieces.clear()
+        self.pieces = _NONE
         self.stream_ended = False
 
     def _add_piece(self, payload: bytes, *, is_last: bool) -> None:
@@ -528,6 +538,8 @@ class Protocol:
 
     def _put_piece(self, piece: Message) -> None:
         if piece and not self._dropped:
+            if not self.pieces:
+                self.pieces = []
             self.pieces.append(piece)
 
     def _end_stream(self) -> None:
@@ -537,24 +549,25 @@ class Protocol:
         self._decoder = None
 
     def _end_message(self, messages: list[Message]) -> None:
-        payload = bytes(self._message)
+        payload = bytes(self._message or b"")
         messages.append(wire.decode(payload) if self._kind == Opcode.TEXT else payload)
         self._kind = None
-        self._message = bytearray()
+        self._message = None
         self._decoder = None
 
     def _end_control_frame(self, opcode: int) -> None:
-        payload = bytes(self._control)
+        payload, self._control = self._control, b""
         if opcode == Opcode.PING:
+            if not self.pings_due:
+                self.pings_due = []
             self.pings_due.append(payload)
         elif opcode == Opcode.PONG:
-            if payload in self._pings:
+            if self._pings is not None and payload in self._pings:
                 # A pong answers all pings up to its own.
-                for ping in list(self._pings):
-                    del self._pings[ping]
-                    self.pongs.append(ping)
-                    if ping == payload:
-                        break
+                pings = list(self._pings)
+                place = pings.index(payload) + 1
+                self.pongs = self.pongs + pings[:place]
+                self._pings = dict.fromkeys(pings[place:]) if place < len(pings) else None
         else:
             self._let_end(*read_close_payload(payload), failed=False)
 
@@ -676,6 +689,8 @@ class Protocol:
         """Return a ping frame; its payload turns up in `pongs` once it is answered."""
         if len(payload) > MAX_CONTROL_PAYLOAD:
             raise ValueError(f"ping of {len(payload)} bytes: at most {MAX_CONTROL_PAYLOAD}")
+        if self._pings is None:
+            self._pings = {}
         self._pings[payload] = None
         if len(self._pings) > MAX_PINGS:
             del self._pings[next(iter(self._pings))]
@@ -683,7 +698,7 @@ class Protocol:
 
     def take_pongs(self) -> list[bytes]:
         """Return the pong frames that are due."""
-        payloads, self.pings_due = self.pings_due, []
+        payloads, self.pings_due = self.pings_due, _NONE
         if self.close_sent is not None or self.state is CLOSED:
             return []
         return [self._control_frame(Opcode.PONG, payload) for payload in payloads]
@@ -704,6 +719,11 @@ class Protocol:
         self.failed = True
         self._end(code, reason)
 
+    def take_answered(self) -> list[bytes]:
+        """Return the payloads of the pings that were answered."""
+        answered, self.pongs = self.pongs, _NONE
+        return answered
+
     def take_close(self) -> bytes | None:
         """Return the close frame to write, behind all else, if one is due."""
         frame, self._close_frame = self._close_frame, None
@@ -723,7 +743,7 @@ class Protocol:
         self._frame = None
         self._large = None
         self._kind = None
-        self._message = bytearray()
+        self._message = None
         self._decoder = None
         self._streams = self._stream_next = self.holding = self.holds_long = False
         self._inflater = self._deflater = None

@@ -24,8 +24,8 @@ _SLICE: Final = 256  # entries in a row, before the loop's other events have the
 class Timed(Protocol):
     """What a wheel calls."""
 
-    timer_slot: int | None
-    """The wheel's own mark; None at first."""
+    timer_slot: int
+    """The wheel's own mark; 0: not set."""
 
     def on_timer(self, now: float) -> float | None:
         """Called in the hub at or soon after the deadline; returns the next one, or None."""
@@ -67,10 +67,10 @@ class TimerWheel:
 
     def cancel(self, entry: Timed) -> None:
         """Forget `entry`."""
-        if entry.timer_slot is not None:
+        if entry.timer_slot:
             # The slot may be the one that is being worked off, and no longer listed.
             self._slots.get(entry.timer_slot, set()).discard(entry)
-            entry.timer_slot = None
+            entry.timer_slot = 0
 
     def _arm(self, slot: int | None) -> None:
         self._timer.stop()
@@ -96,7 +96,7 @@ class TimerWheel:
         self._arm(self._order[0] if self._order else None)
 
     def _call(self, entry: Timed, now: float) -> None:
-        entry.timer_slot = None
+        entry.timer_slot = 0
         try:
             when = entry.on_timer(now)
         except BaseException:  # noqa: BLE001 - the hub tells what ends the program

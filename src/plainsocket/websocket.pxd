@@ -52,7 +52,7 @@ cdef class WebSocket(Receiver):
     cdef readonly Py_ssize_t messages_received
     cdef readonly Py_ssize_t messages_sent
     cdef readonly double opened_at
-    cdef public object timer_slot
+    cdef public Py_ssize_t timer_slot
 
     cpdef bint has_messages(self)
     cdef bint _has_something(self) except -1

@@ -29,6 +29,7 @@ _MESSAGE_COST: Final = 64  # counted for each besides its size, so that empty on
 _CORK_TIME: Final = 0.001  # seconds that an accepted message may wait for company
 _CORK_SIZE: Final = 64 * 1024  # bytes
 _NOTHING: Final = object()
+_NONE: Final[list[Any]] = []  # never filled: an idle connection has no list of its own
 _STALL_SIZE: Final = 64 * 1024  # bytes: the least that counts within a timeout as going on
 
 
@@ -126,11 +127,11 @@ class WebSocket(Receiver):
         self._gone: Event | None = None
         self._endpoint: Runner | None = None  # what takes the messages, if not receive()
 
-        self._messages: list[Any] = []  # where one was taken there is None
+        self._messages: list[Any] = _NONE  # where one was taken there is None
         self._next = 0  # the place of the next to be taken
         self._messages_size = 0
         self._receiver: Any = None  # the greenlet that waits in receive()
-        self._senders: list[Any] = []  # the greenlets that wait in send()
+        self._senders: list[Any] = _NONE  # the greenlets that wait in send()
         self._sender_scheduled = False
         # The first of them, where it does not wait here but in what it streams from.
         self._streamer: Any = None
@@ -143,13 +144,13 @@ class WebSocket(Receiver):
         self._cork_end = 0.0
 
         self._timers = TimerWheel.of_hub()
-        self.timer_slot: int | None = None
+        self.timer_slot = 0
         now = calls.monotonic()
         self._sign_of_life = now
         self._ping_sent: float | None = None  # when the keepalive's ping, not answered yet, was
         self._pings_sent = 0
-        self._pings_written: dict[bytes, float] = {}
-        self._ping_waiters: dict[bytes, AsyncResult[float]] = {}
+        self._pings_written: dict[bytes, float] | None = None  # when, those not answered yet
+        self._ping_waiters: dict[bytes, AsyncResult[float]] | None = None
         self._acknowledged = 0  # bytes that the peer had acknowledged, at the last look
         self._looked_at = now
         self._stall: tuple[float, int] | None = None  # since when, and how many bytes then
@@ -268,7 +269,7 @@ class WebSocket(Receiver):
         self._messages[self._next] = None
         self._next += 1
         if self._next == len(self._messages):
-            self._messages.clear()
+            self._messages = _NONE
             self._next = 0
         self._messages_size -= len(message) + _MESSAGE_COST
         if self._paused and self._messages_size <= self._read_limit // 2:
@@ -363,10 +364,9 @@ class WebSocket(Receiver):
         if not stream.has_begun and protocol.stream_kind:
             stream.has_begun = True
             stream.is_text = protocol.stream_kind == Opcode.TEXT
-        for piece in protocol.pieces:
+        for piece in protocol.take_pieces():
             stream.pieces.append(piece)
             self._messages_size += len(piece) + _MESSAGE_COST
-        protocol.pieces.clear()
         if protocol.stream_ended:
             protocol.stream_ended = False
             stream.is_complete = True
@@ -594,7 +594,7 @@ class WebSocket(Receiver):
             raise
         finally:
             self._streamer = None
-            self._senders.remove(me)
+            self._leave_senders(me)
             self._schedule_next_sender()
 
     def _send_frames(self, me: Any, frames: list[Frame]) -> None:
@@ -615,15 +615,22 @@ class WebSocket(Receiver):
         try:
             self._wait_at_front(me)
         finally:
-            self._senders.remove(me)
+            self._leave_senders(me)
             self._schedule_next_sender()
 
     def _join_senders(self) -> Any:
         me = calls.current()
         if self._streamer is me:
             raise RuntimeError("what send_stream sends from can't send: it would wait for itself")
+        if not self._senders:
+            self._senders = []
         self._senders.append(me)  # and stays there until its turn, which comes in order
         return me
+
+    def _leave_senders(self, me: Any) -> None:
+        self._senders.remove(me)
+        if not self._senders:
+            self._senders = _NONE
 
     def _wait_at_front(self, me: Any) -> None:
         """Return when it is the turn of `me`, and there is room."""
@@ -672,6 +679,8 @@ class WebSocket(Receiver):
             raise self._closed_error()
         waiter: AsyncResult[float] = AsyncResult()
         payload = self._write_ping()
+        if self._ping_waiters is None:
+            self._ping_waiters = {}
         self._ping_waiters[payload] = waiter
         try:
             with gevent.Timeout(self._options.ping_timeout) as timer:
@@ -681,11 +690,15 @@ class WebSocket(Receiver):
                 raise
             raise TimeoutError(f"no pong within {self._options.ping_timeout} s") from None
         finally:
-            self._ping_waiters.pop(payload, None)
+            del self._ping_waiters[payload]
+            if not self._ping_waiters:
+                self._ping_waiters = None
 
     def _write_ping(self) -> bytes:
         self._pings_sent += 1
         payload = self._pings_sent.to_bytes(8, "big")
+        if self._pings_written is None:
+            self._pings_written = {}
         self._pings_written[payload] = calls.monotonic()
         if len(self._pings_written) > MAX_PINGS:
             del self._pings_written[next(iter(self._pings_written))]
@@ -735,7 +748,7 @@ class WebSocket(Receiver):
         """Drop the messages that are there and those still to come."""
         self._discarding = True
         self.leave_stream()
-        self._messages.clear()
+        self._messages = _NONE
         self._next = self._messages_size = 0
         self._protocol.may_hold_long = False
         if self._paused:
@@ -832,7 +845,7 @@ class WebSocket(Receiver):
     def carrier_closed(self) -> None:
         self._protocol.receive_eof()
         self._timers.cancel(self)
-        for waiter in list(self._ping_waiters.values()):
+        for waiter in list((self._ping_waiters or {}).values()):
             waiter.set_exception(self._closed_error())
         if self._gone is not None:
             self._gone.set()
@@ -841,12 +854,14 @@ class WebSocket(Receiver):
 
     def _take_pongs(self) -> None:
         now = calls.monotonic()
-        for payload in self._protocol.pongs:
-            self.latency = now - self._pings_written.pop(payload, now)
-            waiter = self._ping_waiters.get(payload)
+        written = self._pings_written or {}
+        for payload in self._protocol.take_answered():
+            self.latency = now - written.pop(payload, now)
+            waiter = self._ping_waiters.get(payload) if self._ping_waiters else None
             if waiter is not None:
                 waiter.set(self.latency)
-        self._protocol.pongs.clear()
+        if not written:
+            self._pings_written = None
         if self._options.ping_interval is not None:
             self._set_timer(now + self._options.ping_interval)
 
@@ -871,7 +886,7 @@ class WebSocket(Receiver):
 
     def _set_timer(self, when: float) -> None:
         """Look at the deadlines at `when`, if not before."""
-        is_set = self.timer_slot is not None and self.timer_slot * SLOT <= when
+        is_set = self.timer_slot and self.timer_slot * SLOT <= when
         if not is_set and not self._carrier.closed:
             self._timers.set(self, when)
 

@@ -95,9 +95,10 @@ class TcpCarrier(Carrier):
         self._much = False  # how the last read was: the next will be like it
         self._half_closed = False
         # Written in this order: what is on its way, then control frames, then the rest.
-        self._batch: list[bytes | memoryview] = []
-        self._control: list[bytes] = []
-        self._frames: list[bytes | Frame] = []
+        # None: nothing. An idle connection has no list of its own.
+        self._batch: list[bytes | memoryview] | None = None
+        self._control: list[bytes] | None = None
+        self._frames: list[bytes | Frame] | None = None
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -111,7 +112,7 @@ class TcpCarrier(Carrier):
         self._fd = sock.fileno()
         self._tls = hasattr(sock, "pending")
         if head:
-            self._batch.insert(0, head)
+            self._batch = [head, *(self._batch or ())]
             self._account(len(head))
         if early:
             # Not from here: what the receiver does with them belongs into the hub.
@@ -236,7 +237,10 @@ class TcpCarrier(Carrier):
     def write_frame(self, frame: bytes) -> None:
         if self.broken:
             return
-        self._frames.append(frame)
+        if self._frames is None:
+            self._frames = [frame]
+        else:
+            self._frames.append(frame)
         size = len(frame)
         self.buffered += size
         self.bytes_accepted += size
@@ -246,8 +250,10 @@ class TcpCarrier(Carrier):
     def write(self, frames: Sequence[Frame]) -> None:
         if self.broken:
             return
+        if self._frames is None:
+            self._frames = []
+        self._frames.extend(frames)
         for frame in frames:
-            self._frames.append(frame)
             for buffer in frame:
                 self._account(len(buffer))
         if not self._corked:
@@ -256,6 +262,8 @@ class TcpCarrier(Carrier):
     def write_control(self, frame: bytes) -> None:
         if self.broken:
             return
+        if self._control is None:
+            self._control = []
         if len(self._control) >= _MAX_CONTROL:
             # Somebody pings and does not read: the latest pong answers all (RFC 6455 5.5.3).
             self._account(-len(self._control.pop()))
@@ -315,9 +323,7 @@ class TcpCarrier(Carrier):
         self.bytes_accepted += size
 
     def _drop_queue(self) -> None:
-        self._batch.clear()
-        self._control.clear()
-        self._frames.clear()
+        self._batch = self._control = self._frames = None
         self.buffered = 0
 
     def _next_batch(self) -> bool:
@@ -326,10 +332,14 @@ class TcpCarrier(Carrier):
         A batch once begun is finished first: a frame must not be cut by another, and TLS must be
         given the same bytes again.
         """
-        batch, frames = self._batch, self._frames
-        if self._control:
+        frames = self._frames or []
+        if self._control is None and len(frames) == 1 and isinstance(frames[0], bytes):
+            self._batch, self._frames = [frames[0]], None  # the usual case
+            return True
+        batch: list[bytes | memoryview] = []
+        if self._control is not None:
             frames[:0] = [b"".join(self._control)]
-            self._control.clear()
+            self._control = None
         taken = size = 0
         small: list[bytes | memoryview] = []  # to be joined: that is cheaper than a longer list
         for frame in frames:
@@ -352,12 +362,14 @@ class TcpCarrier(Carrier):
                     small.append(buffer)
         if small:
             batch.append(b"".join(small))
-        del frames[:taken]
+        self._frames = frames[taken:] if taken < len(frames) else None
+        self._batch = batch or None
         return bool(batch)
 
     def _write_batch(self) -> bool:
         """Write what the socket takes of the batch; return whether it took any."""
         batch = self._batch
+        assert batch is not None
         if self._tls:
             sent = self._socket.send(batch[0])
         elif len(batch) == 1:
@@ -371,6 +383,8 @@ class TcpCarrier(Carrier):
             sent -= len(batch.pop(0))
         if sent:
             batch[0] = memoryview(batch[0])[sent:]
+        elif not batch:
+            self._batch = None
         return True
 
     def _wait_writable(self) -> None:
