@@ -25,6 +25,7 @@ from websockets.sync.client import connect
 import plainsocket
 from page import (
     ACK,
+    CONTENT_TYPE,
     CREDIT,
     DATA,
     END,
@@ -812,6 +813,24 @@ def test_page_that_is_gone_is_found_out() -> None:
             pass
         wait_until(lambda: ends.codes == [1006])
         assert not len(sessions_of(running))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["stream", "poll"])
+def test_end_of_the_connection_is_noticed_before_the_silence(mode: str) -> None:
+    """It stands for the ping that would be sent after silence."""
+    ends = Ends()
+    with serving(ends, ping_interval=20, ping_timeout=0.3) as running:
+        with bare(running.port) as page:
+            if mode == "poll":
+                _, _, payload = page.next()  # OPENED
+                body = down_body(page.token, 8 + len(payload), 1, mode=POLL, seconds=20)
+                connection = http.client.HTTPConnection("127.0.0.1", running.port)
+                headers = {"content-type": CONTENT_TYPE, "origin": f"http://127.0.0.1:{page.port}"}
+                connection.request("POST", "/echo", body, headers)
+                page.reply.read()  # replaced
+                connection.close()
+        wait_until(lambda: ends.codes == [1006])  # 20 s are longer than a test waits
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ OPTIONAL = [
     "gunicorn", "compat", "rooms", "redis", "flashpolicy", "metrics", "cli", "demo",
     "run", "reloader", "views", "engineio", "flask", "django", "bottle", "falcon", "pyramid",
     "sessions", "carriers.http", "carriers.records",  # where the http carrier is used
+    "nodes", "handover",  # where several processes are
     "backoff", "client", "console", "dialing", "load", "proxies", "upgrade", "urls",
 ]  # fmt: skip
 WITHOUT_IO = [

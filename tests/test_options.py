@@ -54,6 +54,7 @@ OTHERS = [
     "http_carrier",
     "browser_files",
     "http_polling",
+    "nodes",
 ]
 
 

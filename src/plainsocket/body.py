@@ -31,6 +31,9 @@ class BodyError(OSError):
 class Body:
     """`wsgi.input`. What pywsgi has instead waits for ever, and takes chunks that are none."""
 
+    comes_as_read = True
+    """`read_some` gives what has come, and does not wait for more."""
+
     def __init__(self, of: Any, *, max_size: int, timeout: float) -> None:
         """`of` is pywsgi's; `max_size` is in bytes, `timeout` in seconds for each 64 KiB."""
         self._file = of.rfile

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import ssl
 import time
-from collections.abc import Iterable
 from datetime import timedelta
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
@@ -106,7 +105,7 @@ class Worker(GeventWorker):
             self.alive = False
             self._leaving.set()
 
-    def _drain(self, servers: Iterable[_HTTPServer], connections: Pool) -> None:
+    def _drain(self, servers: list[_HTTPServer], connections: Pool) -> None:
         for server in servers:
             server.close()
         gevent.spawn(close_all, self.websockets)
@@ -117,6 +116,8 @@ class Worker(GeventWorker):
         if len(connections):
             self.log.warning("Worker graceful timeout (pid:%s)", self.pid)
             connections.kill(timeout=1.0)
+        for server in servers:
+            server.end_sessions()
 
 
 class _HTTPServer(pywsgi.WSGIServer):
@@ -168,8 +169,14 @@ class _HTTPServer(pywsgi.WSGIServer):
         if self.http_sessions is not None:
             self.http_sessions.stop()
 
+    def end_sessions(self) -> None:
+        """Be found by other workers no more."""
+        if self.http_sessions is not None:
+            self.http_sessions.close()
+
     def new_sessions(self) -> Sessions:
-        from .sessions import Sessions, serve_by  # only where it is used
+        from .nodes import Nodes  # only where they are used
+        from .sessions import Sessions, serve_by
 
         return Sessions(
             self.worker.options,
@@ -178,6 +185,7 @@ class _HTTPServer(pywsgi.WSGIServer):
             add=self.worker.add,
             remove=self.worker.websockets.discard,
             on_empty=self._end_idle_of_sessions,
+            nodes=Nodes.of_siblings(),
         )
 
     def _end_idle_of_sessions(self) -> None:

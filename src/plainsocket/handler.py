@@ -20,6 +20,7 @@ from .opening import (
     address_name,
     asks_for_http_carrier,
     believe_proxies,
+    hung_up,
     logger,
     refusal_headers,
     take_over,
@@ -228,7 +229,13 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
         if sessions is None:
             sessions = self.server.http_sessions = self.new_sessions()
         self.result = sessions.respond(self, self.environ, self.start_response)
-        self.process_result()
+        try:
+            self.process_result()
+        finally:
+            close = getattr(self.result, "close", None)
+            self.result = None
+            if close is not None:
+                close()
 
     def new_sessions(self) -> Sessions:
         """Begin with the http carrier on this server."""
@@ -240,6 +247,9 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
         if not self._is_tuned:
             self._is_tuned = True
             tune(self.socket)
+
+    def has_hung_up(self) -> bool:
+        return hung_up(self.socket)
 
     def refuse(self, request: Request, refused: Refused) -> None:
         """Answer with a refusal, and log it."""

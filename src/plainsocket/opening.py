@@ -7,12 +7,14 @@ import contextlib
 import functools
 import itertools
 import logging
+import select
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import gevent
+from gevent.monkey import get_original
 
 from .errors import ConnectionClosed
 from .forwarded import Client, TrustedProxies
@@ -50,6 +52,10 @@ class Host:
 
     def tune_socket(self) -> None:
         """Let small writes leave at once (see `tune`)."""
+        raise NotImplementedError
+
+    def has_hung_up(self) -> bool:
+        """Whether the client has ended the connection that its request came on."""
         raise NotImplementedError
 
     def open_websocket(self, websocket: WebSocket, accepted: Accepted) -> None:
@@ -286,6 +292,29 @@ def refusal_headers(refused: Refused) -> list[tuple[str, str]]:
         headers.append(("Content-Type", "text/plain; charset=utf-8"))
     length = len(refused.body.encode())
     return [*headers, ("Content-Length", str(length)), ("Connection", "close")]
+
+
+def hung_up(sock: Any) -> bool:
+    """Whether the other end has closed a connection, or its sending half at least."""
+    return _polled(sock, _POLL_END)
+
+
+def is_readable(sock: Any) -> bool:
+    """Whether something has come, or the end."""
+    return _polled(sock, _POLL_END | select.POLLIN)
+
+
+def _polled(sock: Any, events: int) -> bool:
+    fd = sock.fileno()
+    if fd < 0:
+        return True
+    poller = _poll()
+    poller.register(fd, events)
+    return bool(poller.poll(0))
+
+
+_poll: Final = get_original("select", "poll")  # what gevent puts there knows less
+_POLL_END: Final = getattr(select, "POLLRDHUP", 0)  # beside POLLHUP and POLLERR
 
 
 def believe_proxies(

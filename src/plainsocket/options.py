@@ -13,6 +13,7 @@ from .origin import check_patterns
 if TYPE_CHECKING:
     from .flashpolicy import FlashPolicy
     from .handshake import Request
+    from .nodes import Nodes
     from .websocket import WebSocket
 
 
@@ -157,6 +158,11 @@ class Options:
     http_window: int = 4 << 20
     """Bytes that such a page may leave unacknowledged, and that it may send ahead of the
     handlers, of all its WebSockets; then they wait."""
+
+    nodes: Nodes | None = None
+    """Where the other processes are found that serve the same pages, so that requests of the http
+    carrier's reach the one that holds their session (see `plainsocket.nodes`). None: there are
+    none, or gunicorn tells of them."""
 
     compression: bool = False
     """Whether to compress messages where the peer can too (permessage-deflate, RFC 7692). What it

@@ -234,6 +234,7 @@ class Server:
             self._http.join()
         self._http.cut()
         self._http.join()
+        self._http.end_sessions()
 
     def __enter__(self) -> Server:
         self.start()
@@ -447,6 +448,11 @@ class _HTTPServer(pywsgi.WSGIServer):
         """Wait until every connection has ended."""
         self._handlers.join()
         self._none_kept.wait()
+
+    def end_sessions(self) -> None:
+        """Be found by other processes no more."""
+        if self.http_sessions is not None:
+            self.http_sessions.close()
 
     def cut(self) -> None:
         """Kill what is still connected."""

@@ -13,21 +13,25 @@ import secrets
 import sys
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 from gevent.event import AsyncResult
 from gevent.pool import Pool
 
-from .body import Body, BodyError
+from .body import BodyError
 from .carriers import posts
 from .carriers.base import Receiver
 from .carriers.http import Channel, Conflict, Response, Session
 from .carriers.records import RecordError
 from .handshake import Accepted, Refused, Request, accept, check_origin
-from .opening import Host, Opening
+from .opening import Host, Opening, logger
 from .options import Options
 from .websocket import WebSocket
+
+if TYPE_CHECKING:
+    from .handover import Handover
+    from .nodes import Nodes
 
 Serve = Callable[["ChannelHost", Request], object]
 """Serves the WebSocket that a request asks for, as it would one of a socket of its own."""
@@ -62,9 +66,11 @@ class Sessions:
         add: Callable[[WebSocket], object] = lambda websocket: None,
         remove: Callable[[WebSocket], object] = lambda websocket: None,
         on_empty: Callable[[], object] = lambda: None,
+        nodes: Nodes | None = None,
     ) -> None:
         """`serve` serves each WebSocket, and `pool` runs that. `add` and `remove` are told of
-        WebSockets that open and end, `on_empty` that the last session has ended."""
+        WebSockets that open and end, `on_empty` that the last session has ended. `nodes` are the
+        other processes, where the option has none."""
         self.options = options
         # What a WebSocket's own pings would find out, the session does for all its channels.
         self.options_of_channels = dataclasses.replace(options, ping_interval=None)
@@ -75,17 +81,45 @@ class Sessions:
         self._on_empty = on_empty
         self._sessions: dict[bytes, Session] = {}
         self._opens: dict[bytes, _Open] = {}  # by nonce
-        self._is_stopping = False
+        self.is_stopping = False
         self._largest = min(_LARGEST, options.max_body_size)
+        self.heartbeat = min(options.ping_interval or _HEARTBEAT, _HEARTBEAT)
+        self.reach = self.heartbeat + options.ping_timeout
+        self._handover = self._take_part(options.nodes or nodes)
+
+    def _take_part(self, nodes: Nodes | None) -> Handover | None:
+        if nodes is None:
+            return None
+        from .handover import Handover  # only where there are several processes
+
+        try:
+            return Handover(nodes, self)
+        except OSError as error:
+            logger.error("requests of other processes' sessions get 410: %s", error)
+            return None
 
     def __len__(self) -> int:
         return len(self._sessions)
 
     def stop(self) -> None:
         """Take no more channels; a session ends when it has none."""
-        self._is_stopping = True
+        self.is_stopping = True
+        if self._handover is not None:
+            self._handover.stop()
         for session in list(self._sessions.values()):
             session.stop()
+        if not self._sessions:
+            self._on_empty()
+
+    def close(self) -> None:
+        """Be found by other processes no more."""
+        if self._handover is not None:
+            self._handover.close()
+            self._handover = None
+
+    def knows(self, nonce: bytes) -> bool:
+        """Whether an open with this nonce has come."""
+        return nonce in self._opens
 
     def respond(self, host: Host, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a request of the carrier, as a WSGI application does."""
@@ -114,22 +148,23 @@ class Sessions:
         data = read(_PIECE)
         kind = data[:1]
         if kind == bytes((posts.UP,)):
-            return self._up(environ, start_response, data, read)
+            return self._up(host, environ, start_response, data, read)
         while more := read(_PIECE):
             data += more
             if len(data) > posts.MAX_OPEN:
                 raise _too_large()
         host.tune_socket()
         if kind == bytes((posts.DOWN,)):
-            return self._down(environ, start_response, posts.read_down(data))
+            return self._down(host, environ, start_response, data)
         if kind == bytes((posts.OPEN,)):
-            return self._open(host, environ, start_response, posts.read_open(data))
+            return self._open(host, environ, start_response, data)
         raise posts.PostError("it is none of the three kinds")
 
     # -- the streams -----------------------------------------------------------------------------
 
     def _up(
         self,
+        host: Host,
         environ: dict[str, Any],
         start_response: Any,
         data: bytes,
@@ -140,7 +175,9 @@ class Sessions:
             if not more:
                 raise posts.PostError("an up request is longer")
             data += more
-        session = self._session_of(environ, post.token)
+        session = self._find(environ, post.token)
+        if session is None:
+            return self._elsewhere(host, environ, start_response, post.token, data, read)
         if session.uploads >= _MOST_UPLOADS:
             raise Refused(HTTPStatus.TOO_MANY_REQUESTS, "There are as many up requests already.")
         lasts = "CONTENT_LENGTH" not in environ
@@ -167,9 +204,12 @@ class Sessions:
         return ()
 
     def _down(
-        self, environ: dict[str, Any], start_response: Any, post: posts.Down
+        self, host: Host, environ: dict[str, Any], start_response: Any, data: bytes
     ) -> Iterable[bytes]:
-        session = self._session_of(environ, post.token)
+        post = posts.read_down(data)
+        session = self._find(environ, post.token)
+        if session is None:
+            return self._elsewhere(host, environ, start_response, post.token, data)
         if self._is_refused(post):
             raise _no_polling()
         response = Response(
@@ -178,6 +218,7 @@ class Sessions:
             post.offset,
             is_poll=post.is_poll,
             seconds=post.seconds,
+            has_hung_up=host.has_hung_up,
         )
         session.attach(response, post.number)
         return self._answer(environ, start_response, session, response)
@@ -198,12 +239,24 @@ class Sessions:
         start_response("200 OK", [*headers, ("Content-Length", str(len(body)))])
         return [body]
 
-    def _session_of(self, environ: dict[str, Any], token: bytes) -> Session:
-        session = self._find(environ, token)
-        if session is None:
-            check_origin(Request.from_environ(environ), self.options)
+    def _elsewhere(
+        self,
+        host: Host,
+        environ: dict[str, Any],
+        start_response: Any,
+        token: bytes,
+        data: bytes,
+        read: Callable[[int], bytes] = lambda size: b"",
+    ) -> Iterable[bytes]:
+        """Another node's answer to a request of which `data` has been read; here is no such
+        session."""
+        check_origin(Request.from_environ(environ), self.options)
+        answer = None
+        if self._handover is not None:
+            answer = self._handover.stream(host, environ, start_response, token, data, read)
+        if answer is None:
             raise Refused(HTTPStatus.GONE, "There is no such session.")
-        return session
+        return answer
 
     def _find(self, environ: dict[str, Any], token: bytes) -> Session | None:
         session = self._sessions.get(token)
@@ -214,9 +267,14 @@ class Sessions:
     # -- opening ---------------------------------------------------------------------------------
 
     def _open(
-        self, host: Host, environ: dict[str, Any], start_response: Any, post: posts.Open
+        self, host: Host, environ: dict[str, Any], start_response: Any, data: bytes
     ) -> Iterable[bytes]:
+        post = posts.read_open(data)
         origin = environ.get("HTTP_ORIGIN")
+        if self._handover is not None and not self.knows(post.nonce):
+            elsewhere = self._handover.open(host, environ, start_response, post, data)
+            if elsewhere is not None:
+                return elsewhere
         opening = self._opens.get(post.nonce)
         if opening is None:
             if self._is_refused(post):
@@ -238,11 +296,19 @@ class Sessions:
         if self._is_refused(post):
             gevent.sleep(_ANSWER_TIME)  # the same open's stream is on its way, if it is not held
             raise _no_polling()
-        flags = posts.READS_AS_IT_COMES if isinstance(environ["wsgi.input"], Body) else 0
+        comes_as_read = getattr(environ["wsgi.input"], "comes_as_read", False)
+        flags = posts.READS_AS_IT_COMES if comes_as_read else 0
         preface = posts.new_session(
             session.token, session.heartbeat, session.reach, self._largest, flags
         )
-        response = Response(session, preface, 0, is_poll=post.is_poll, seconds=post.seconds)
+        response = Response(
+            session,
+            preface,
+            0,
+            is_poll=post.is_poll,
+            seconds=post.seconds,
+            has_hung_up=host.has_hung_up,
+        )
         try:
             session.attach(response, 0)
         except Conflict:
@@ -255,7 +321,7 @@ class Sessions:
 
     def _begin(self, host: Host, environ: dict[str, Any], post: posts.Open) -> _Open:
         """Serve the WebSocket in a greenlet of its own, as it outlives this request."""
-        if self._is_stopping:
+        if self.is_stopping:
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "The server is stopping.")
         if self._pool is not None and self._pool.full():
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "There are too many connections.")
@@ -275,14 +341,14 @@ class Sessions:
         options = self.options
         if len(self._sessions) >= options.http_sessions:
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "There are too many sessions.")
-        heartbeat = min(options.ping_interval or _HEARTBEAT, _HEARTBEAT)
+        token = secrets.token_bytes(24) if self._handover is None else self._handover.new_token()
         session = Session(
-            secrets.token_bytes(24),
+            token,
             origin,
             window=options.http_window,
             max_channels=options.http_channels,
-            heartbeat=heartbeat,
-            reach=heartbeat + options.ping_timeout,
+            heartbeat=self.heartbeat,
+            reach=self.reach,
             send_timeout=options.send_timeout,
             on_end=self._forget,
         )
@@ -499,7 +565,8 @@ def _as_websocket(environ_of_post: dict[str, Any], post: posts.Open) -> Request:
 
 def _reader(body: Any) -> Callable[[int], bytes]:
     """What reads some of a request's body: of plainsocket's own, what has come."""
-    return body.read_some if isinstance(body, Body) else body.read
+    read: Callable[[int], bytes] = getattr(body, "read_some", body.read)
+    return read
 
 
 def _cors(environ: dict[str, Any], origin: str | None) -> list[tuple[str, str]]:

@@ -23,6 +23,7 @@ from .opening import (
     address_name,
     asks_for_http_carrier,
     believe_proxies,
+    hung_up,
     logger,
     refusal_headers,
     take_over,
@@ -32,6 +33,7 @@ from .options import Options
 from .websocket import WebSocket
 
 if TYPE_CHECKING:
+    from .nodes import Nodes
     from .sessions import Sessions
 
 Application = Callable[..., Iterable[bytes]]
@@ -104,9 +106,20 @@ class _Middleware:
         if self._sessions is None:
             from .sessions import Sessions, serve_by  # only where it is used
 
-            self._sessions = Sessions(self._options, serve_by(self._app))
+            self._sessions = Sessions(
+                self._options, serve_by(self._app), nodes=_siblings_of(environ)
+            )
         request_host = _RequestHost(environ, start_response, self._options)
         return self._sessions.respond(request_host, environ, start_response)
+
+
+def _siblings_of(environ: dict[str, Any]) -> Nodes | None:
+    """gunicorn's other workers: there are some, or will be when it is told to restart."""
+    if not any(key.startswith("gunicorn.") for key in environ):
+        return None
+    from .nodes import Nodes
+
+    return Nodes.of_siblings()
 
 
 class _RequestHost(Host):
@@ -125,6 +138,9 @@ class _RequestHost(Host):
 
     def tune_socket(self) -> None:
         tune(self._connection.socket)
+
+    def has_hung_up(self) -> bool:
+        return hung_up(self._connection.socket)
 
     def open_websocket(self, websocket: WebSocket, accepted: Accepted) -> None:
         gevent.spawn(self._open, websocket, accepted)  # the server's write may wait

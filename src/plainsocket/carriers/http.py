@@ -254,6 +254,7 @@ class Session:
         self._max_channels = max_channels
         self.heartbeat = heartbeat
         self.reach = reach
+        self._patience = reach - heartbeat  # with a client that seems to be gone
         self._send_timeout = send_timeout
         self._on_end = on_end
         self._hub = get_hub()
@@ -290,6 +291,7 @@ class Session:
 
         now = time.monotonic()
         self._sign_of_life = now
+        self._doubted_at: float | None = None
         self._idle_since = now
         self._stopped_at = now
         self._moved_at = now  # when the client has acknowledged something, or had to last
@@ -348,6 +350,16 @@ class Session:
     def touch(self) -> None:
         """The client has been heard of."""
         self._sign_of_life = time.monotonic()
+        self._doubted_at = None
+
+    def doubt(self) -> None:
+        """The client's connection has ended. That may be a proxy's doing, so ask it."""
+        self._doubted_at = time.monotonic()
+        if self.response is not None and self.response.is_poll:
+            self.response.finish()
+        else:
+            self.outbox.put(encode(Kind.PING))
+            self.flush()
 
     def wait_for(self, offset: int) -> None:
         """Wait until the up stream has come as far as `offset`. Raises Conflict."""
@@ -508,7 +520,8 @@ class Session:
 
     def on_timer(self, now: float) -> float | None:
         """In the hub: look at the deadlines."""
-        if now - self._sign_of_life >= self.reach:
+        doubted_at = now if self._doubted_at is None else self._doubted_at
+        if now - self._sign_of_life >= self.reach or now - doubted_at >= self._patience:
             self.lose()
             return None
         if self.is_idle and now - self._idle_since >= _IDLE_TIME:
@@ -533,10 +546,19 @@ class Response:
     """One answer with the down stream: an iterable, as WSGI wants it."""
 
     def __init__(
-        self, session: Session, preface: bytes, offset: int, *, is_poll: bool, seconds: int
+        self,
+        session: Session,
+        preface: bytes,
+        offset: int,
+        *,
+        is_poll: bool,
+        seconds: int,
+        has_hung_up: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`preface` stands before the stream, which begins at `offset`."""
+        """`preface` stands before the stream, which begins at `offset`. `has_hung_up` tells
+        whether the client has ended its connection."""
         self._session = session
+        self._has_hung_up: Callable[[], bool] | None = has_hung_up
         self._preface = preface
         self.position = offset
         """Of the next byte that is given to the server."""
@@ -602,6 +624,9 @@ class Response:
     def look(self, now: float) -> None:
         """In the hub, now and then: look at the deadlines."""
         session = self._session
+        if self._has_hung_up is not None and self._has_hung_up():
+            self._has_hung_up = None
+            session.doubt()
         if self._is_writing:
             if now - self._written_at >= session.reach:
                 gevent.spawn(self._give_up)
