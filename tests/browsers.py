@@ -15,10 +15,11 @@ import shutil
 import signal
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service as ChromeService
@@ -48,8 +49,9 @@ class Browser:
 @contextmanager
 def browser(engine: str, scratch: Path) -> Iterator[Browser]:
     """Start one engine; `scratch` is an empty folder for its logs."""
-    start = {"chromium": chromium, "firefox": firefox, "webkit": webkit}[engine]
-    with start(scratch) as started:
+    starts: dict[str, Callable[[Path], AbstractContextManager[Browser]]]
+    starts = {"chromium": chromium, "firefox": firefox, "webkit": webkit}
+    with starts[engine](scratch) as started:
         started.driver.set_window_size(1280, 960)
         started.driver.set_page_load_timeout(30)
         started.driver.set_script_timeout(30)
@@ -57,7 +59,10 @@ def browser(engine: str, scratch: Path) -> Iterator[Browser]:
 
 
 @contextmanager
-def chromium(_scratch: Path) -> Iterator[Browser]:
+def chromium(
+    _scratch: Path, *more: str, logs: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Browser]:
+    """`more` arguments, and logs of the driver."""
     options = webdriver.ChromeOptions()
     options.binary_location = program("chromium", "chromium")
     for argument in (
@@ -71,9 +76,10 @@ def chromium(_scratch: Path) -> Iterator[Browser]:
         "--disable-quic",
         "--disable-sync",
         "--no-first-run",
+        *more,
     ):
         options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", **logs})
     service = ChromeService(
         executable_path=program("chromedriver", "chromium-driver"), popen_kw=OWN_SESSION
     )

@@ -450,6 +450,7 @@ class Page:
         body = down_body(self.token, offset, self._number, mode=self.mode, seconds=self.seconds)
         reply = self.request(self.port, self.path, body, **self.headers)
         if reply.status != 200:
+            reply.close()
             self.over(reply.status)
             return None, 0
         head = reply.read_exactly(9)

@@ -57,6 +57,10 @@ class Program:
         return self._process.pid
 
     @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    @property
     def output(self) -> str:
         """All that the program has printed so far."""
         with self._changed:

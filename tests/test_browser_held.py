@@ -26,9 +26,9 @@ from middlebox import (
     swallowing,
 )
 from processes import running
+from proxies import free_ports, wait_for_port
 from serving import Running, serving
 from test_browser_http import COUNTING, PAGES, Page, finish_counting
-from test_proxies import free_ports, wait_for_port
 
 pytestmark = pytest.mark.browser
 

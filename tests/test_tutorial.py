@@ -763,6 +763,8 @@ PROXIES = {
     "nginx.conf": text_of(DEPLOY, "nginx.conf"),
     "haproxy.cfg": text_of(DEPLOY, "haproxy.cfg"),
     "haproxy.cfg, PROXY protocol": text_of(DEPLOY, "haproxy.cfg, PROXY protocol"),
+    "Caddyfile": text_of(DEPLOY, "Caddyfile"),
+    "httpd.conf": text_of(DEPLOY, "httpd.conf"),
 }
 
 
