@@ -18,6 +18,7 @@ const banner = "/* plainsocket, MIT */";
 const FILES = [
   { name: "plainsocket.js", source: "src/loader.ts", format: "iife", es5: true },
   { name: "plainsocket-http.js", source: "src/http/classic.ts", format: "iife" },
+  { name: "plainsocket-guard.js", source: "src/guard/classic.ts", format: "iife" },
   { name: "plainsocket.mjs", source: "src/module.ts", format: "esm" },
   { name: "plainsocket-flash.js", source: "src/flash/index.ts", format: "iife", es5: true, old: true },
 ];

@@ -7,8 +7,8 @@ import { fileURLToPath } from "node:url";
 import ts from "typescript";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const SOURCES = ["frames.ts", "framed.ts", "link.ts", "socket.ts", "http"];
-const SHARED = ["url", "protocols", "extensions", "plainsocket"];
+const SOURCES = ["frames.ts", "framed.ts", "link.ts", "socket.ts", "http", "guard"];
+const SHARED = ["url", "protocols", "extensions", "plainsocket", "native"];
 const ENGINE = /^ +(?:readonly |get |set )*([A-Za-z_]\w*)\??[:(<]/gm; // a member in TypeScript's descriptions
 
 function membersIn(path) {

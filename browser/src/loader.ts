@@ -14,6 +14,8 @@ import { domException } from "./engine.ts";
 export interface Plainsocket {
   /** Which carrier bears a connection. */
   carrierOf(socket: object): string;
+  /** The engine's own, if it has one. */
+  native?: typeof WebSocket;
   /** Called by the carrier's file: complete the constructor, and attach each object. */
   adopt(defineMembers: (constructor: typeof WebSocket) => void, attach: Start): void;
 }
@@ -103,6 +105,7 @@ function replace(): void {
   }
 
   self.plainsocket = {
+    native: self.WebSocket!,
     carrierOf: () => picked,
     adopt(defineMembers, attachNow) {
       attach = attachNow;

@@ -1,5 +1,6 @@
 /** `import { WebSocket } from "plainsocket"`: in pages, in workers, and with bundlers. */
 
+import { makeGuarded } from "./guard/guard.ts";
 import { connect } from "./http/open.ts";
 import { carrierOf as carrierOfOurs } from "./interface.ts";
 import { makeWebSocket } from "./make.ts";
@@ -8,7 +9,9 @@ const native = globalThis.WebSocket as typeof globalThis.WebSocket | undefined;
 const forced = /[?&]carrier=(\w+)/.exec(import.meta.url)?.[1];
 
 export const HTTPWebSocket = makeWebSocket(connect);
-export const WebSocket = forced === "http" || !native ? HTTPWebSocket : native;
+export const GuardedWebSocket = native ? /* @__PURE__ */ makeGuarded(native) : HTTPWebSocket;
+export const WebSocket =
+  forced === "http" || !native ? HTTPWebSocket : forced === "guard" ? GuardedWebSocket : native;
 
 export function carrierOf(socket: globalThis.WebSocket): string {
   return carrierOfOurs(socket) ?? "native";

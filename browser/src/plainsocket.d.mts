@@ -8,9 +8,16 @@ declare const chosen: typeof globalThis.WebSocket;
 declare const http: typeof globalThis.WebSocket;
 
 /**
+ * The engine's own WebSocket as long as that gets through, and one over plain HTTP where something
+ * on the way blocks it: which of them is found out by a small request, and kept for half an hour.
+ * With `?carrier=guard` behind this file's address `WebSocket` is this one.
+ */
+declare const guarded: typeof globalThis.WebSocket;
+
+/**
  * What bears a connection: "native" is the engine's own WebSocket; "http" is a streaming response;
  * "http-poll" is long polling, where something between page and server holds streams back.
  */
 export declare function carrierOf(socket: globalThis.WebSocket): "native" | "http" | "http-poll";
 
-export { chosen as WebSocket, http as HTTPWebSocket };
+export { chosen as WebSocket, http as HTTPWebSocket, guarded as GuardedWebSocket };

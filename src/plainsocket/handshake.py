@@ -19,6 +19,9 @@ from .options import Options
 from .origin import host_name, host_of, is_allowed
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+PROBE: Final = "plainsocket.probe"
+"""The subprotocol by which a page finds out whether WebSocket gets through; no handler sees it."""
+
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
 
@@ -109,6 +112,9 @@ class Accepted:
     headers: list[tuple[str, str]]
     """Of the 101."""
 
+    is_probe: bool = False
+    """Whether no handler shall see the WebSocket (`probe.answer`)."""
+
     @property
     def head(self) -> bytes:
         """The 101 as bytes."""
@@ -184,6 +190,10 @@ def accept(request: Request, options: Options) -> Accepted:
         raise _bad_request("Sec-WebSocket-Key must be 16 bytes in base64.")
     _check_origin(request, own_host, options)
     offered = _offered_subprotocols(headers.get("sec-websocket-protocol"))
+    if offered == [PROBE]:
+        request.subprotocol, request.compression = PROBE, None
+        answer = [*_UPGRADE, ("Sec-WebSocket-Accept", accept_key(key))]
+        return Accepted([*answer, ("Sec-WebSocket-Protocol", PROBE)], is_probe=True)
     request.subprotocol = next((name for name in options.subprotocols if name in offered), None)
     try:
         request.compression = accept_offer(headers.get("sec-websocket-extensions"), options)

@@ -124,6 +124,10 @@ class Opening:
     """
 
     def __init__(self, host: Host, application: Any, request: Request, accepted: Accepted) -> None:
+        if accepted.is_probe:
+            from . import probe  # only where pages are on their guard
+
+            application = probe.application
         self._host = host
         self._application = application
         self._accepted = accepted

@@ -409,6 +409,10 @@ class _HTTPServer(pywsgi.WSGIServer):
     ) -> None:
         """Serve a WebSocket of any carrier by the handler of its path, or raise Refused."""
         accepted = accept(request, host.options)
+        if accepted.is_probe:
+            from . import probe  # only where pages are on their guard
+
+            handler = probe.answer
         websocket = host.new_websocket(request)
         if not _is_endpoint(handler):
             host.open_websocket(websocket, accepted)

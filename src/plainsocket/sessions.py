@@ -24,7 +24,7 @@ from .carriers import posts
 from .carriers.base import Receiver
 from .carriers.http import Channel, Conflict, Response, Session
 from .carriers.records import RecordError
-from .handshake import Accepted, Refused, Request, accept, check_origin
+from .handshake import PROBE, Accepted, Refused, Request, accept, check_origin
 from .opening import Host, Opening, logger
 from .options import Options
 from .websocket import WebSocket
@@ -271,6 +271,11 @@ class Sessions:
     ) -> Iterable[bytes]:
         post = posts.read_open(data)
         origin = environ.get("HTTP_ORIGIN")
+        if post.subprotocols == PROBE:  # a page asks whether HTTP gets through
+            check_origin(Request.from_environ(environ), self.options)
+            headers = [*_cors(environ, origin), _NO_STORE, ("Plainsocket", "0 0")]
+            start_response("204 No Content", headers)
+            return ()
         if self._handover is not None and not self.knows(post.nonce):
             elsewhere = self._handover.open(host, environ, start_response, post, data)
             if elsewhere is not None:

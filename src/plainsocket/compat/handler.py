@@ -11,6 +11,7 @@ from ..flashpolicy import FlashPolicy
 from ..frames import CloseCode
 from ..handshake import Refused, Request, accept
 from ..options import Options
+from ..probe import answer
 from ..websocket import WebSocket as PlainWebSocket
 from .clients import Client, Clients
 from .logging import create_logger
@@ -85,7 +86,7 @@ class WebSocketHandler(handler.WebSocketHandler):
             warn_once("prevent_wsgi_call has no effect: plainsocket calls the application itself")
         plain = PlainWebSocket(self.options, request)
         self.open_websocket(plain, accepted)
-        self.run_handler(plain, self._run_with)
+        self.run_handler(plain, answer if accepted.is_probe else self._run_with)
 
     def _options_of_request(self) -> Options:
         """With the one subprotocol that the application, a Resource, speaks at this path."""
