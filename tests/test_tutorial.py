@@ -56,6 +56,7 @@ DOCUMENTS = (
     "docs/deploy.md",
     "docs/compression.md",
     "docs/streaming.md",
+    "docs/broadcast.md",
     "docs/security.md",
     "docs/frameworks.md",
     "docs/client.md",
@@ -842,6 +843,19 @@ def test_streaming(folder: Folder) -> None:
         with client(folder, "/download") as peer:
             size = sum(len(piece) for piece in peer.recv_streaming())
         assert size == sum(len(f"line {number}\n") for number in range(50_000))
+
+
+@uses("docs/broadcast.md", "ticker.py")
+def test_broadcast(folder: Folder) -> None:
+    with (
+        serving(folder, "ticker.py"),
+        client(folder, "/ticker") as one,
+        client(folder, "/ticker") as other,
+    ):
+        for peer in (one, other):
+            first = str(peer.recv(timeout=PATIENCE))
+            number = int(first.removeprefix("tick "))
+            assert peer.recv(timeout=PATIENCE) == f"tick {number + 1}"
 
 
 SECURITY = "docs/security.md"

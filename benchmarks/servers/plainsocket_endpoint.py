@@ -23,11 +23,7 @@ class Broadcast(plainsocket.Endpoint):
         connected.add(self.ws)
 
     def on_message(self, message: str | bytes) -> None:
-        for other in list(connected):
-            try:
-                other.send(message)
-            except plainsocket.ConnectionClosed:
-                connected.discard(other)
+        plainsocket.broadcast(connected, message)
 
     def on_close(self, code: int, reason: str) -> None:
         connected.discard(self.ws)

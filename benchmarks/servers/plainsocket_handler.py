@@ -18,11 +18,7 @@ def broadcast(ws: plainsocket.WebSocket) -> None:
     connected.add(ws)
     try:
         for message in ws:
-            for other in list(connected):
-                try:
-                    other.send(message)
-                except plainsocket.ConnectionClosed:
-                    connected.discard(other)
+            plainsocket.broadcast(connected, message)
     finally:
         connected.discard(ws)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from . import twins  # noqa: F401 - before all else: it decides what the imports below find
 from .assets import static_app, static_url
+from .broadcast import broadcast
 from .endpoint import Endpoint
 from .errors import ConnectionClosed, HandshakeError, HandshakeRefused, ProxyError, WebSocketError
 from .handler import WebSocketHandler
@@ -45,6 +46,7 @@ __all__ = [
     "WebSocket",
     "WebSocketError",
     "WebSocketHandler",
+    "broadcast",
     "connect",
     "reconnecting",
     "serve",

@@ -74,10 +74,10 @@ class SharedMessage:
 
     __slots__ = ("frames", "message", "opcode", "payload", "size")
 
-    def __init__(self, message: Message) -> None:
+    def __init__(self, message: Message | bytearray | memoryview) -> None:
         """Raises TypeError for what is no message, UnicodeEncodeError as `Protocol.send`."""
-        self.message = message
         self.opcode, self.payload = _encoded(message)
+        self.message = message if isinstance(message, str) else self.payload
         self.size = len(self.payload)
         self.frames: dict[tuple[int, int, int] | None, tuple[list[Frame], bool]] = {}
         """By `Deflater.shared_key`, None: uncompressed; each with whether it is compressed."""

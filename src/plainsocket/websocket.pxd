@@ -20,6 +20,7 @@ cdef class WebSocket(Receiver):
     cdef readonly bint _deliver_scheduled
     cdef readonly bint _discarding
     cdef readonly object _endpoint
+    cdef readonly bint _flush_due
     cdef readonly bint _grace_used
     cdef readonly object _gone
     cdef readonly object _hub
@@ -55,6 +56,7 @@ cdef class WebSocket(Receiver):
     cdef public Py_ssize_t timer_slot
 
     cpdef bint has_messages(self)
+    cpdef bint queue_shared(self, message) except -1
     cdef bint _has_something(self) except -1
     cdef _take_pieces(self, stream)
     cdef bint _may_take(self)

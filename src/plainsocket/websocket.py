@@ -17,7 +17,7 @@ from .deflate import SharedCompressors, halves
 from .errors import ConnectionClosed, WebSocketError
 from .frames import CloseCode, Opcode, close_payload
 from .options import Options
-from .protocol import CLOSED, MAX_PINGS, OPEN, Frame, Message, Protocol, Role
+from .protocol import CLOSED, MAX_PINGS, OPEN, Frame, Message, Protocol, Role, SharedMessage
 from .stream import MessageStream
 from .timers import SLOT, TimerWheel
 
@@ -31,6 +31,7 @@ _CORK_SIZE: Final = 64 * 1024  # bytes
 _NOTHING: Final = object()
 _NONE: Final[list[Any]] = []  # never filled: an idle connection has no list of its own
 _STALL_SIZE: Final = 64 * 1024  # bytes: the least that counts within a timeout as going on
+_FLUSHES_IN_A_ROW: Final = 256  # connections, before the loop's other events have their turn
 
 
 class WebSocket(Receiver):
@@ -56,6 +57,7 @@ class WebSocket(Receiver):
         "_deliver_scheduled",
         "_discarding",
         "_endpoint",
+        "_flush_due",
         "_grace_used",
         "_gone",
         "_hub",
@@ -140,6 +142,7 @@ class WebSocket(Receiver):
         self._discarding = False
         self._delivering = False
         self._deliver_scheduled = False
+        self._flush_due = False  # whether the end of the loop's turn will flush
         self._batch_end = 0.0
         self._cork_end = 0.0
 
@@ -551,6 +554,44 @@ class WebSocket(Receiver):
             elif carrier.buffered > _CORK_SIZE or calls.monotonic() > self._cork_end:
                 carrier.flush()
                 self._cork_end = calls.monotonic() + _CORK_TIME
+
+    def queue_shared(self, message: SharedMessage) -> bool:
+        """For broadcast: as `send`, but what is accepted leaves at the end of the loop's turn.
+
+        Return False, without it, where `send` would wait. A closed connection takes nothing.
+        """
+        carrier, protocol = self._carrier, self._protocol
+        if protocol.state is not OPEN or carrier.broken:
+            return True
+        self._check_thread()
+        if self._senders:
+            return False
+        if carrier.buffered >= self._write_limit:
+            carrier.flush()  # of this turn's messages perhaps none has left
+            if carrier.buffered >= self._write_limit:
+                return False
+        frames = protocol.send_shared(message)
+        if not self._delivering and not self._flush_due:
+            self._flush_due = True
+            carrier.cork()
+            _flush_at_end_of_turn(self._hub, self)
+        frame = frames[0][0]
+        if len(frames) == 1 and len(frames[0]) == 1 and isinstance(frame, bytes):
+            carrier.write_frame(frame)
+        else:
+            carrier.write(frames)
+        self.messages_sent += 1
+        if carrier.buffered > _CORK_SIZE:
+            carrier.flush()
+        return True
+
+    def end_turn(self) -> None:
+        """In the hub: let go what was queued."""
+        self._flush_due = False
+        if not self._delivering:
+            self._carrier.uncork()
+            if self._carrier.buffered:
+                self._watch_for_stall()
 
     def send_stream(self, pieces: Iterable[str] | Iterable[bytes]) -> None:
         """Send one message piece by piece: text if they are `str`, binary if they are bytes.
@@ -1031,6 +1072,25 @@ def _compressors_of(hub: Any) -> SharedCompressors:
     if shared is None:
         shared = hub.__dict__["plainsocket_compressors"] = SharedCompressors()
     return shared
+
+
+def _flush_at_end_of_turn(hub: Any, websocket: WebSocket) -> None:
+    waiting: list[WebSocket] | None = hub.__dict__.get("plainsocket_flushes")
+    if waiting is None:
+        waiting = hub.__dict__["plainsocket_flushes"] = []
+    waiting.append(websocket)
+    if len(waiting) == 1:
+        hub.loop.run_callback(_end_turn, hub.loop, waiting)
+
+
+def _end_turn(loop: Any, waiting: list[WebSocket]) -> None:
+    """In the hub: flush, in the order of the sending."""
+    some = waiting[:_FLUSHES_IN_A_ROW]
+    del waiting[:_FLUSHES_IN_A_ROW]
+    for websocket in some:
+        websocket.end_turn()
+    if waiting:
+        loop.run_callback(_end_turn, loop, waiting)
 
 
 Handler = Callable[[WebSocket], object]
