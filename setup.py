@@ -4,8 +4,19 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 
-SOURCES = ["frames", "protocol", "carriers/base", "carriers/tcp", "websocket"]
-"""Of src/plainsocket, those that are compiled: each has a .pxd beside it."""
+SOURCES = [
+    "frames",
+    "protocol",
+    "carriers/base",
+    "carriers/tcp",
+    "websocket",
+    "timers",
+    "head",
+    "handshake",
+    "peeked",
+    "entrance",
+]
+"""Of src/plainsocket, those that are compiled."""
 
 
 def extensions() -> list[Extension]:

@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from plainsocket.head import Head, HeadError, find_end, parse_head
+from plainsocket.lines import cut_lines
 
 MAX_SIZE = 65536
 MAX_HEADERS = 100
@@ -592,3 +593,20 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
             assert outcome.content_length is None or not outcome.is_chunked
         with_limit = read_in_pieces(each, [1] * len(each), 40)
         assert with_limit in {None, 400, 414, 431} or with_limit <= 40
+
+
+_PLACES = [b"G%cT / HTTP/1.1", b"GET /%c HTTP/1.1", b"GET / HTTP/1.%c"]
+_PLACES += [b"GET / HTTP/1.1\r\n" + line for line in (b"n%cm: v", b"n: v%cl", b"n:%cv", b"n: v%c")]
+
+
+@pytest.mark.parametrize("place", _PLACES)
+def test_each_byte_is_taken_or_refused_the_same_in_c(place: bytes) -> None:
+    for byte in range(256):
+        data = place % byte + b"\r\nHost: x\r\n\r\n"
+        cut = cut_lines(data)
+        if cut is None:
+            with pytest.raises(HeadError):
+                parse_head(data, max_headers=100)
+        else:
+            head = parse_head(data, max_headers=100)
+            assert (head.target, head.headers, head.fields) == (cut[1], cut[3], cut[4])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import Any
@@ -12,7 +13,7 @@ import plainsocket
 from plainsocket.frames import Opcode
 from plainsocket.peeked import PeekedRequest
 from rawclient import RawClient, frame
-from serving import serving
+from serving import serving, wait_until
 
 REQUEST = (
     b"GET /a%20path/%C3%A4?q=1&%20 HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -125,3 +126,36 @@ def test_who_connects_and_says_nothing_is_let_go_quietly(
         answer = client.receive_rest()
         assert answer.startswith(b"HTTP/1.1 408 " if count else b"")
     assert ("408" in caplog.text) is bool(count)
+
+
+def test_a_silent_connection_has_no_greenlet() -> None:
+    with serving(tell) as server, RawClient(server.port) as client:
+        http: Any = server.server._http
+        wait_until(lambda: len(http.kept) == 1)
+        assert len(http.idle) == 1
+        assert not http._running
+        client.send(REQUEST)
+        client.receive_head()
+        assert not http.kept
+        assert len(http._running) == 1
+    wait_until(lambda: not http._running)
+
+
+def test_what_waits_at_the_entrance_counts() -> None:
+    with (
+        serving(tell, max_connections=1) as server,
+        RawClient(server.port) as first,
+        RawClient(server.port) as second,
+    ):
+        assert second.receive_head().startswith("HTTP/1.1 503 ")
+        first.send(REQUEST)
+        assert first.receive_head().startswith("HTTP/1.1 101 ")
+
+
+def test_many_at_once() -> None:
+    with serving(tell) as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(server.port)) for _ in range(150)]
+        for client in clients:
+            client.send(REQUEST)
+        for client in clients:
+            assert client.receive_head().startswith("HTTP/1.1 101 ")

@@ -43,11 +43,17 @@ class IdleConnections:
     @contextlib.contextmanager
     def waiting(self, sock: Any, *, is_fresh: bool) -> Iterator[None]:
         """Count `sock` for the block; `is_fresh`: no request has come on it yet."""
-        self._sockets[sock] = is_fresh
+        self.add(sock, is_fresh=is_fresh)
         try:
             yield
         finally:
-            self._sockets.pop(sock, None)
+            self.discard(sock)
+
+    def add(self, sock: Any, *, is_fresh: bool) -> None:
+        self._sockets[sock] = is_fresh
+
+    def discard(self, sock: Any) -> None:
+        self._sockets.pop(sock, None)
 
     def end_all(self) -> None:
         """End them: those accepted just now, whose request is on its way, a little later."""

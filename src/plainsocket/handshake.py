@@ -5,7 +5,6 @@ No I/O.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import re
@@ -102,7 +101,7 @@ class Request:
     @property
     def wants_websocket(self) -> bool:
         """Whether it asks for a WebSocket, rightly or not."""
-        return "websocket" in _tokens(self.headers.get("upgrade", ""))
+        return _lists(self.headers.get("upgrade", ""), "websocket")
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ def accept(request: Request, options: Options) -> Accepted:
     if request.version != "HTTP/1.1":
         version = printable(request.version)
         raise _bad_request(f"A WebSocket is opened over HTTP/1.1, not {version}.")
-    if "upgrade" not in _tokens(headers.get("connection", "")):
+    if not _lists(headers.get("connection", ""), "upgrade"):
         raise _bad_request(
             'The header "Connection: Upgrade" is missing. If the client sent it, a proxy between '
             "has removed it and must be told to pass it on."
@@ -186,7 +185,7 @@ def accept(request: Request, options: Options) -> Accepted:
             [("Sec-WebSocket-Version", "13"), *_UPGRADE],
         )
     key = headers.get("sec-websocket-key", "")
-    if not _is_valid_key(key):
+    if not _KEY.fullmatch(key):
         raise _bad_request("Sec-WebSocket-Key must be 16 bytes in base64.")
     _check_origin(request, own_host, options)
     offered = _offered_subprotocols(headers.get("sec-websocket-protocol"))
@@ -227,7 +226,8 @@ def upgrade_required(request: Request) -> Refused:
 
 def accept_key(key: str) -> str:
     """Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455 section 4.2.2)."""
-    return base64.b64encode(hashlib.sha1(key.encode("latin-1") + _GUID).digest()).decode()
+    digest = hashlib.sha1(key.encode("latin-1") + _GUID).digest()
+    return binascii.b2a_base64(digest, newline=False).decode()
 
 
 def printable(text: str) -> str:
@@ -244,15 +244,13 @@ def _bad_request(body: str) -> Refused:
     return Refused(HTTPStatus.BAD_REQUEST, body)
 
 
-def _tokens(value: str) -> list[str]:
-    return [token.strip().lower() for token in value.split(",")]
+def _lists(value: str, wanted: str) -> bool:
+    """Whether `wanted` is one of the tokens in a list (RFC 9110 section 5.6.1)."""
+    value = value.lower()
+    return value == wanted or wanted in [token.strip() for token in value.split(",")]
 
 
-def _is_valid_key(key: str) -> bool:
-    try:
-        return len(base64.b64decode(key, validate=True)) == 16
-    except (binascii.Error, ValueError):
-        return False
+_KEY: Final = re.compile(r"[A-Za-z0-9+/]{22}==")  # 16 bytes in base64
 
 
 def _offered_subprotocols(offer: str | None) -> list[str]:

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
+from . import lines
+
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # RFC 9110 section 5.6.2
+_FIRST_BYTES: Final = frozenset(
+    b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz\r"
+)  # a token's, or the empty line's that may come first
 _VERSION: Final = re.compile(rb"HTTP/([0-9]\.[0-9])")
-_END: Final = re.compile(rb"\n\r?\n")  # see find_end
 _NOT_IN_TARGET: Final = re.compile(rb"[^!-~]|#")  # browsers do send some that RFC 3986 forbids
 _NOT_IN_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 section 5.5
-_WELL_FORMED: Final = re.compile(
-    rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [!-\"$-~]+ HTTP/1\.[01]\r\n"
-    rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*\r\n"
-)  # what _what_is_wrong finds nothing wrong with
-_HEADER: Final = re.compile(r"([^:]+):[\t ]*([^\r]*)\r\n")
 _ABSOLUTE: Final = re.compile(r"https?://([^/?]*)(.*)", re.IGNORECASE)
 _AUTHORITY: Final = re.compile(
     r"(?:(?:[a-z0-9._~!$&'()*+;=-]|%[0-9a-f]{2})+|\[(?P<v6>[0-9a-f:.]+)\])(?::(?P<port>[0-9]*))?",
@@ -99,14 +99,14 @@ def find_end(data: bytes | bytearray, start: int = 0, *, max_size: int) -> int |
     begin one (a TLS hello, for instance), and if `max_size` bytes are there without an end 414 if
     they are all request line (RFC 9110 section 15.5.15), otherwise 431 (RFC 6585 section 5).
     """
-    if start == 0 and data and data[0] != 0x0D and not _TOKEN.fullmatch(data[:1]):
+    if start == 0 and data and data[0] not in _FIRST_BYTES:
         raise NoHTTPError
     # A blank line without its CRs counts, so that parse_head refuses it now, not a timeout later.
-    found = _END.search(data, max(0, start - 2))
-    if found and found.end() <= max_size:
-        return found.end()
-    if not found and len(data) < max_size:
+    end = _behind_blank_line(data, max(0, start - 2))
+    if end is None and len(data) < max_size:
         return None
+    if end is not None and end <= max_size:
+        return end
     if data.find(b"\n", 2, max_size) < 0:  # from 2 on, for the empty line that may come first
         raise HeadError(
             HTTPStatus.REQUEST_URI_TOO_LONG, f"The request line is longer than {max_size} bytes."
@@ -115,6 +115,14 @@ def find_end(data: bytes | bytearray, start: int = 0, *, max_size: int) -> int |
         HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
         f"The request's head is longer than {max_size} bytes.",
     )
+
+
+def _behind_blank_line(data: bytes | bytearray, start: int) -> int | None:
+    proper = data.find(b"\n\r\n", start)
+    bare = data.find(b"\n\n", start, proper + 1 if proper >= 0 else len(data))
+    if bare >= 0:
+        return bare + 2
+    return proper + 3 if proper >= 0 else None
 
 
 # -- what it says --------------------------------------------------------------------------------
@@ -135,13 +143,14 @@ def parse_head(data: bytes, *, max_headers: int) -> Head:
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
             f"The request has more than {max_headers} headers.",
         )
-    if not _WELL_FORMED.fullmatch(data):
+    cut = lines.cut_lines(data)
+    if cut is None:
         raise _what_is_wrong(data)
-    request_line, _, lines = data.decode("latin-1").partition("\r\n")
-    method, target, version = request_line.split(" ")
-    headers = [(name, value.rstrip("\t ")) for name, value in _HEADER.findall(lines)]
+    method, target, version, headers, fields = cut
     authority, path, query = _split_target(method, target)
-    fields = _join(headers, version)
+    if fields is None:
+        fields = _join(headers)
+    _check_host(fields.get("host"), version)
     if authority is not None:
         headers = _with_host(headers, authority)
         fields["host"] = authority
@@ -230,6 +239,7 @@ def _what_is_wrong_with_name(line: bytes, name: bytes, colon: bytes) -> str:
     return "A header's name is not a token (RFC 9110 section 5.6.2)."
 
 
+@lru_cache(maxsize=64)  # the clients of a server name few hosts
 def _is_authority(text: str) -> bool:
     """Whether it is "host" or "host:port"."""
     match = _AUTHORITY.fullmatch(text)
@@ -252,8 +262,8 @@ def _with_host(headers: list[tuple[str, str]], authority: str) -> list[tuple[str
     return replaced
 
 
-def _join(headers: list[tuple[str, str]], version: str) -> dict[str, str]:
-    """Values by lower-case name. One Host, which only HTTP/1.0 may leave out (RFC 9112 3.2)."""
+def _join(headers: list[tuple[str, str]]) -> dict[str, str]:
+    """Values by lower-case name."""
     fields: dict[str, str] = {}
     for name, value in headers:
         key = name.lower()
@@ -264,13 +274,16 @@ def _join(headers: list[tuple[str, str]], version: str) -> dict[str, str]:
         else:
             # A cookie may hold a comma (RFC 6265 section 5.4).
             fields[key] = f"{fields[key]}{'; ' if key == 'cookie' else ', '}{value}"
-    host = fields.get("host")
+    return fields
+
+
+def _check_host(host: str | None, version: str) -> None:
+    """Only HTTP/1.0 may leave it out (RFC 9112 section 3.2)."""
     if host is None:
         if version != "HTTP/1.0":
             raise _bad("The request has no Host.")
     elif not _is_authority(host):
         raise _bad("The Host is malformed.")
-    return fields
 
 
 def _is_chunked(fields: dict[str, str], version: str) -> bool:

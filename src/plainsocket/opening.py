@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import gevent
+import gevent.socket
 from gevent.monkey import get_original
 
 from .errors import ConnectionClosed
@@ -263,13 +264,26 @@ def take_over(sock: Any, read_early: Callable[[], bytes]) -> tuple[Any, bytes]:
     with contextlib.suppress(OSError):  # TLS with no byte there says so by an error
         early = read_early()
     if not hasattr(sock, "pending"):
-        # Not a dup, which would make libev rebuild its epoll set; nor gevent's own object,
-        # whose watchers are of no use here.
-        family, kind, proto = sock.family, sock.type, sock.proto  # told, or the kernel is asked
-        sock = _socket.socket(family, kind, proto, fileno=sock.detach())
+        sock = bare_socket(sock)
     with contextlib.suppress(OSError):  # a Unix socket has no such delay
         sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
     return sock, early
+
+
+def bare_socket(sock: Any) -> Any:
+    """The same socket as none of gevent's, whose watchers are of no use to a carrier.
+
+    Not a dup, which would make libev rebuild its epoll set.
+    """
+    family, kind, proto = sock.family, sock.type, sock.proto  # told, or the kernel is asked
+    return _socket.socket(family, kind, proto, fileno=sock.detach())
+
+
+def gevent_socket(sock: Any) -> Any:
+    """The same socket as one of gevent's."""
+    if isinstance(sock, gevent.socket.socket):
+        return sock
+    return gevent.socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
 
 
 def asks_for_http_carrier(environ: Mapping[str, Any], options: Options) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 _HOST_AND_PORT: Final = re.compile(
@@ -19,6 +20,7 @@ _MAX_ORIGIN: Final = 300  # characters: a host name has 253 at most
 _RUN: Final = re.compile(r"[a-z0-9.-]+")
 
 
+@lru_cache(maxsize=64)  # the clients of a server name few hosts
 def host_name(host_and_port: str) -> str | None:
     """The host name in "host" or "host:port", None if it is neither.
 
@@ -54,10 +56,10 @@ def is_allowed(origin: str, patterns: Sequence[str], own_host: str) -> bool:
     """Whether one of `patterns` allows `origin`; "self" there is the host name of this server."""
     if len(origin) > _MAX_ORIGIN:
         return False
-    return any(
-        host_of(origin) == own_host if pattern == "self" else _matches(origin, pattern)
-        for pattern in patterns
-    )
+    for pattern in patterns:
+        if host_of(origin) == own_host if pattern == "self" else _matches(origin, pattern):
+            return True
+    return False
 
 
 def _matches(origin: str, pattern: str) -> bool:

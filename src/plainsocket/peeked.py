@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import socket
 import sys
 from collections.abc import Callable
 from email.utils import formatdate
@@ -17,13 +16,14 @@ from urllib.parse import unquote_to_bytes
 
 import gevent
 
+from .carriers import calls
 from .handshake import Accepted, Refused, Request
 from .head import Head, HeadError, find_end, parse_head
-from .opening import Host, address_name, believe_proxies, refusal_headers, take_over
+from .opening import Host, address_name, believe_proxies, gevent_socket, refusal_headers
 from .options import Options
 from .websocket import WebSocket
 
-_PEEK_SIZE: Final = 8192  # bytes: a head that is longer is no plain one
+PEEK_SIZE: Final = 8192  # bytes: a head that is longer is no plain one
 
 
 class PeekedRequest(Request):
@@ -87,7 +87,11 @@ class PeekedRequest(Request):
         if self._headers is not None:
             return self._headers
         fields = self.read_head().fields
-        headers = {name: value for name, value in fields.items() if "_" not in name}
+        headers = fields
+        for name in fields:
+            if "_" in name:
+                headers = {name: value for name, value in fields.items() if "_" not in name}
+                break
         if self._head is not None:  # the handshake reads them several times
             self._headers = headers
         return headers
@@ -142,25 +146,14 @@ class PeekedRequest(Request):
         return environ
 
 
-def peek(
-    sock: Any,
-    address: Any,
-    options: Options,
-    make_environ: Callable[[], dict[str, Any]],
+def read_request(
+    data: bytes, address: Any, options: Options, make_environ: Callable[[], dict[str, Any]]
 ) -> PeekedRequest | None:
-    """Wait for the first bytes; return the request if it is a plain one for a WebSocket.
-
-    Raises TimeoutError where nothing comes within `handshake_timeout`.
-    """
-    sock.settimeout(options.handshake_timeout)
-    try:
-        data = sock.recv(_PEEK_SIZE, socket.MSG_PEEK)
-    finally:
-        sock.settimeout(None)
+    """The request at the beginning of `data`, if it is a plain one for a WebSocket."""
     if not data.startswith(b"GET "):
         return None
     try:
-        end = find_end(data, max_size=min(options.max_head_size, _PEEK_SIZE))
+        end = find_end(data, max_size=min(options.max_head_size, PEEK_SIZE))
         if end is None:
             return None
         head = parse_head(data[:end], max_headers=options.max_headers)
@@ -198,8 +191,7 @@ class PeekedHost(Host):
         return {}  # nothing that this class does needs one to be built
 
     def open_websocket(self, websocket: WebSocket, accepted: Accepted) -> None:
-        sock = self._take_request()
-        websocket.start(*take_over(sock, bytes), head=accepted.head)
+        websocket.start(self._take_socket(), head=accepted.head)
         self._request.forget()
         self.observe_opening(websocket)
 
@@ -219,15 +211,21 @@ class PeekedHost(Host):
             "Internal Server Error",
         )
 
+    def close(self) -> None:
+        """Close the connection, unless it has been taken over."""
+        if self._socket is not None:
+            self._socket.close()
+
     def _answer(self, head: str, body: str) -> None:
-        sock = self._take_request()
+        sock = gevent_socket(self._take_socket())
         date = f"Date: {formatdate(usegmt=True)}\r\n\r\n"
         with contextlib.suppress(OSError):
             sock.settimeout(self.options.handshake_timeout)
             sock.sendall(f"HTTP/1.1 {head}{date}".encode("latin-1") + body.encode())
+        sock.close()
 
-    def _take_request(self) -> Any:
+    def _take_socket(self) -> Any:
         """Read from the socket what was only peeked at, and not a byte more."""
         sock, self._socket = self._socket, None
-        sock.recv(self._request.size)
+        calls.skip(sock.fileno(), self._request.size)
         return sock

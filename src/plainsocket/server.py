@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
@@ -28,14 +28,23 @@ from . import tls
 from .assets import is_asked_for as is_file
 from .draining import IdleConnections, close_all
 from .endpoint import Dispatcher, Endpoint, Runner
+from .entrance import Arrival, Entrance
 from .forwarded import ProxyError, TrustedProxies, read_proxy_header
 from .frames import CloseCode
 from .handler import WebSocketHandler
 from .handshake import Accepted, Refused, Request, accept, printable, upgrade_required
 from .listening import address_of, adopt, listen
-from .opening import Host, address_name, asks_for_http_carrier, logger, report_end
+from .opening import (
+    Host,
+    address_name,
+    asks_for_http_carrier,
+    bare_socket,
+    gevent_socket,
+    logger,
+    report_end,
+)
 from .options import Options
-from .peeked import PeekedHost, PeekedRequest, peek
+from .peeked import PeekedHost, PeekedRequest
 from .websocket import Handler, WebSocket
 from .wsgi import Application
 
@@ -171,7 +180,7 @@ class Server:
             except BaseException:
                 listener.close()
                 raise
-        self._http = _HTTPServer(self, _gevent_socket(listener), self._ssl_context)
+        self._http = _HTTPServer(self, gevent_socket(listener), self._ssl_context)
         self._http.start()
         logger.info("listening on %s", address_name(self._address))
 
@@ -290,10 +299,12 @@ class _HTTPServer(pywsgi.WSGIServer):
         self._ssl_context = ssl_context
         self.dispatcher = Dispatcher(owner.options.max_handlers, owner.options.dispatch_timeout)
         self.idle = IdleConnections()
-        self.kept: set[WebSocket] = set()  # the WebSockets that have no greenlet
+        self.kept: set[WebSocket | Arrival] = set()  # the connections that have no greenlet
+        self._running: set[_Greenlet] = set()  # of those that came by _entrance
         self._max_connections = owner.options.max_connections or _max_open_files()
         self._handlers = Pool()
-        self._served = 0  # connections that have a greenlet
+        self._served = 0  # connections that have a greenlet of _handlers
+        self._entrance = Entrance(self, owner.options, self.idle, self.get_environ)
         self._none_kept = Event()
         self._none_kept.set()
         self.time_for_head = owner.options.handshake_timeout
@@ -313,6 +324,15 @@ class _HTTPServer(pywsgi.WSGIServer):
             **cast("Any", {} if ssl_context is None else {"ssl_context": ssl_context}),
         )
 
+    # -- connections -----------------------------------------------------------------------------
+
+    def do_read(self) -> Any:
+        """Accept, where nothing has to be read before a request can be peeked at."""
+        if self._ssl_context is not None or self.owner.options.proxy_protocol:
+            return super().do_read()
+        self._entrance.accept(self.socket)
+        return None  # nothing is left for gevent to handle
+
     def wrap_socket_and_handle(self, client_socket: Any, address: Any) -> None:
         """Do the handshake of TLS, in its time, and by gevent's sockets whatever the context."""
         sock = None
@@ -325,19 +345,22 @@ class _HTTPServer(pywsgi.WSGIServer):
             client_socket.close()
             return
         try:
-            self._serve(sock, address)
+            self.time_for_head = self.owner.options.handshake_timeout
+            self._handle_counted(sock, address)
         finally:
             if sock.timeout != 0.0:  # else a WebSocket has taken it over
                 sock.close()
 
     def handle(self, sock: Any, address: Any) -> None:
+        """Read what a proxy says of a connection, which then enters as any other."""
         try:
             with self._deadline():
                 address = self._read_proxy_header(sock, address)
         except (OSError, ProxyError) as error:
             self._log_cut(address, error)
-        else:
-            self._serve(sock, address)
+            return
+        deadline = time.monotonic() + self.owner.options.handshake_timeout
+        self.loop.run_callback(self._entrance.receive, bare_socket(sock), address, deadline)
 
     def _deadline(self) -> Any:
         timeout = self.owner.options.handshake_timeout
@@ -365,43 +388,62 @@ class _HTTPServer(pywsgi.WSGIServer):
             data += received
         return header.source or address
 
-    def _serve(self, sock: Any, address: Any) -> None:
-        if self._served + len(self.kept) >= self._max_connections:
+    def _handle_counted(self, sock: Any, address: Any) -> None:
+        """Have pywsgi answer the requests on a TLS socket."""
+        if not self.has_room():
             self._refuse(sock, address)
             return
         self._served += 1
         try:
-            if not self._serve_peeked(sock, address):
-                super().handle(sock, address)
+            self.time_for_head = self.owner.options.handshake_timeout
+            super().handle(sock, address)
         finally:
             self._served -= 1
 
-    def _serve_peeked(self, sock: Any, address: Any) -> bool:
-        """Serve a plain request for a WebSocket; False if pywsgi has to answer."""
-        if hasattr(sock, "pending"):  # under TLS there is nothing to peek at
-            return False
-        options = self.owner.options
-        start = time.monotonic()
-        try:
-            with self.idle.waiting(sock, is_fresh=True):
-                request = peek(sock, address, options, self.get_environ)
-        except OSError:  # it is gone, or sent nothing in time
-            return True
-        handler = self.owner.handler_of(request) if request is not None else None
-        if request is None or handler is None:
-            self.time_for_head = options.handshake_timeout - (time.monotonic() - start)
-            return False
-        with contextlib.suppress(ConnectionError):  # it is gone before it was answered
+    # -- those that have come in by the entrance, in the hub -------------------------------------
+
+    def has_room(self) -> bool:
+        return self._served + len(self._running) + len(self.kept) < self._max_connections
+
+    def serve_request(
+        self, sock: Any, address: Any, deadline: float, request: PeekedRequest
+    ) -> None:
+        self._run(self._serve_peeked, sock, address, deadline, request)
+
+    def serve_unread(self, sock: Any, address: Any, deadline: float) -> None:
+        self._run(self._serve_by_pywsgi, sock, address, deadline)
+
+    def turn_away(self, sock: Any, address: Any) -> None:
+        self._run(self._refuse, sock, address)
+
+    def _run(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call a function in a greenlet, and begin at once."""
+        _Greenlet(self._running, function, arguments).switch()
+
+    # -- and in their greenlets ------------------------------------------------------------------
+
+    def _serve_peeked(
+        self, sock: Any, address: Any, deadline: float, request: PeekedRequest
+    ) -> None:
+        """Serve a plain request for a WebSocket, but leave it to pywsgi if that has to answer."""
+        handler = self.owner.handler_of(request)
+        if handler is None:
+            self._serve_by_pywsgi(sock, address, deadline)
+        else:
             _PeekedHost(self, sock, address, request).run(handler, request)
-        return True
+
+    def _serve_by_pywsgi(self, sock: Any, address: Any, deadline: float) -> None:
+        with contextlib.closing(gevent_socket(sock)) as sock:
+            self.time_for_head = max(0.0, deadline - time.monotonic())
+            super().handle(sock, address)
 
     def _refuse(self, sock: Any, address: Any) -> None:
         name = address_name(address)
         logger.warning("%s: 503, there are %d connections", name, self._max_connections)
         if self.owner.options.observer is not None:
             self.owner.options.observer.refused(HTTPStatus.SERVICE_UNAVAILABLE)
-        sock.settimeout(1.0)
-        with contextlib.suppress(OSError):
+        with contextlib.closing(gevent_socket(sock)) as sock, contextlib.suppress(OSError):
+            sock.settimeout(1.0)
             sock.sendall(_SERVICE_UNAVAILABLE)
 
     def serve_websocket(
@@ -432,13 +474,13 @@ class _HTTPServer(pywsgi.WSGIServer):
         host.open_websocket(websocket, accepted)
         websocket.start_endpoint(Runner(endpoint, self.dispatcher, on_end))
 
-    def keep(self, websocket: WebSocket) -> None:
-        """Count a WebSocket whose greenlet ends before it does."""
-        self.kept.add(websocket)
+    def keep(self, connection: WebSocket | Arrival) -> None:
+        """Count a connection that has no greenlet, or not until its end."""
+        self.kept.add(connection)
         self._none_kept.clear()
 
-    def forget(self, websocket: WebSocket) -> None:
-        self.kept.discard(websocket)
+    def forget(self, connection: WebSocket | Arrival) -> None:
+        self.kept.discard(connection)
         if not self.kept:
             self._none_kept.set()
 
@@ -450,8 +492,10 @@ class _HTTPServer(pywsgi.WSGIServer):
 
     def join(self) -> None:
         """Wait until every connection has ended."""
-        self._handlers.join()
-        self._none_kept.wait()
+        while self._running or self.kept or self._handlers:
+            self._none_kept.wait()
+            gevent.joinall(list(self._running))
+            self._handlers.join()
 
     def end_sessions(self) -> None:
         """Be found by other processes no more."""
@@ -461,9 +505,10 @@ class _HTTPServer(pywsgi.WSGIServer):
     def cut(self) -> None:
         """Kill what is still connected."""
         self._handlers.kill(block=False)
+        gevent.killall(list(self._running), block=False)
         self.dispatcher.kill()
-        for websocket in list(self.kept):
-            websocket.abort()
+        for connection in list(self.kept):
+            connection.abort()
 
     # -- the http carrier ------------------------------------------------------------------------
 
@@ -507,13 +552,6 @@ class _HTTPServer(pywsgi.WSGIServer):
             self.idle_of_sessions.end_all()
 
 
-def _gevent_socket(sock: Any) -> Any:
-    """The same socket as one of gevent's."""
-    if isinstance(sock, gevent.socket.socket):
-        return sock
-    return gevent.socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
-
-
 def _max_open_files() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if limit == resource.RLIM_INFINITY:
@@ -527,6 +565,34 @@ def _is_endpoint(handler: Handler | type[Endpoint]) -> TypeGuard[type[Endpoint]]
 
 def _no_websocket() -> Refused:
     return Refused(HTTPStatus.NOT_FOUND, "No WebSocket is served at this path.")
+
+
+class _Greenlet(gevent.Greenlet):  # type: ignore[type-arg]
+    """What serves a connection. It begins in the hub, of which there is nothing to remember."""
+
+    spawning_stack_limit = 0
+
+    def __init__(
+        self,
+        running: set[_Greenlet],
+        function: Callable[..., None],
+        arguments: tuple[Any, ...],
+    ) -> None:
+        """While it runs it is in `running`."""
+        super().__init__()
+        self._running = running
+        self._job = function, arguments  # not Greenlet's `args`, which its repr shows
+        running.add(self)
+
+    def _run(self) -> None:
+        function, arguments = self._job
+        del self._job
+        try:
+            function(*arguments)
+        except ConnectionError:
+            pass  # it is gone before it was answered
+        finally:
+            self._running.discard(self)
 
 
 class _Routed(Host):
@@ -579,6 +645,7 @@ class _PeekedHost(_Routed, PeekedHost):
             self.fail()
         finally:
             self.release_address()
+            self.close()
 
 
 class _RoutingHandler(_Routed, WebSocketHandler):

@@ -25,18 +25,15 @@ calls_would_block(void)
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
 }
 
-/* Much is best read to where it stays, little is cheaper to copy than such a place to allocate. */
+static char calls_buffer[READ_SIZE];
+
+/* After a recv of `size` bytes to `data`, or to the buffer if that is NULL. */
 static PyObject *
-calls_read(int fd, int much)
+calls_received(ssize_t size, PyObject *data)
 {
-    static char buffer[READ_SIZE];
-    PyObject *data = NULL;
-    if (much && (data = PyBytes_FromStringAndSize(NULL, READ_SIZE)) == NULL)
-        return NULL;
-    ssize_t size = recv(fd, much ? PyBytes_AS_STRING(data) : buffer, READ_SIZE, MSG_DONTWAIT);
     if (size >= 0) {
-        if (!much)
-            return PyBytes_FromStringAndSize(buffer, size);
+        if (data == NULL)
+            return PyBytes_FromStringAndSize(calls_buffer, size);
         _PyBytes_Resize(&data, size);
         return data;
     }
@@ -44,6 +41,34 @@ calls_read(int fd, int much)
     if (calls_would_block())
         Py_RETURN_NONE;
     return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+/* Much is best read to where it stays, little is cheaper to copy than such a place to allocate. */
+static PyObject *
+calls_read(int fd, int much)
+{
+    PyObject *data = NULL;
+    if (much && (data = PyBytes_FromStringAndSize(NULL, READ_SIZE)) == NULL)
+        return NULL;
+    void *place = much ? PyBytes_AS_STRING(data) : calls_buffer;
+    return calls_received(recv(fd, place, READ_SIZE, MSG_DONTWAIT), data);
+}
+
+static PyObject *
+calls_peek(int fd, Py_ssize_t size)
+{
+    size = size < READ_SIZE ? size : READ_SIZE;
+    return calls_received(recv(fd, calls_buffer, (size_t)size, MSG_DONTWAIT | MSG_PEEK), NULL);
+}
+
+static int
+calls_skip(int fd, Py_ssize_t size)
+{
+    size = size < READ_SIZE ? size : READ_SIZE;
+    if (recv(fd, calls_buffer, (size_t)size, MSG_DONTWAIT) >= 0 || calls_would_block())
+        return 0;
+    PyErr_SetFromErrno(PyExc_OSError);
+    return -1;
 }
 
 /* -1 where it would block, -2 with an exception set. */
@@ -109,6 +134,53 @@ static inline unsigned long
 calls_this_thread(void)
 {
     return PyThread_get_thread_ident();
+}
+
+/* CPython maps memory for the first Python frames of each greenlet, and unmaps it at the end: with
+ * the page fault that is a tenth of what a handshake costs. Some such pieces are kept for the next
+ * ones instead. All others, and the obmalloc's arenas, go where they went before. */
+#define STACK_SIZE (16 * 1024) /* DATA_STACK_CHUNK_SIZE in CPython's pystate.c */
+#define MOST_STACKS 64
+
+static PyObjectArenaAllocator calls_arenas;
+static void *calls_stacks[MOST_STACKS];
+static int calls_stack_count;
+static char calls_stacks_taken; /* a lock: interpreters with a GIL of their own share all this */
+
+static void *
+calls_stack_alloc(void *context, size_t size)
+{
+    void *stack = NULL;
+    if (size == STACK_SIZE && !__atomic_test_and_set(&calls_stacks_taken, __ATOMIC_ACQUIRE)) {
+        if (calls_stack_count > 0)
+            stack = calls_stacks[--calls_stack_count];
+        __atomic_clear(&calls_stacks_taken, __ATOMIC_RELEASE);
+    }
+    return stack != NULL ? stack : calls_arenas.alloc(context, size);
+}
+
+static void
+calls_stack_free(void *context, void *place, size_t size)
+{
+    int is_kept = 0;
+    if (size == STACK_SIZE && !__atomic_test_and_set(&calls_stacks_taken, __ATOMIC_ACQUIRE)) {
+        is_kept = calls_stack_count < MOST_STACKS;
+        if (is_kept)
+            calls_stacks[calls_stack_count++] = place;
+        __atomic_clear(&calls_stacks_taken, __ATOMIC_RELEASE);
+    }
+    if (!is_kept)
+        calls_arenas.free(context, place, size);
+}
+
+static void
+calls_keep_stacks(void)
+{
+    if (calls_arenas.alloc != NULL)
+        return;
+    PyObject_GetArenaAllocator(&calls_arenas);
+    PyObjectArenaAllocator keeping = {calls_arenas.ctx, calls_stack_alloc, calls_stack_free};
+    PyObject_SetArenaAllocator(&keeping);
 }
 
 static int

@@ -5,9 +5,12 @@ cdef extern from "calls.h":
         MOST_BUFFERS
 
     object read "calls_read" (int fd, bint much)
+    object peek "calls_peek" (int fd, Py_ssize_t size)
+    int skip "calls_skip" (int fd, Py_ssize_t size) except -1
     Py_ssize_t write "calls_write" (int fd, object data) except -2
     Py_ssize_t write_many "calls_write_many" (int fd, list buffers) except -2
     double monotonic "calls_monotonic" ()
     unsigned long this_thread "calls_this_thread" ()
     object current "calls_current" ()
     object switch "calls_switch" (object greenlet)
+    void keep_stacks "calls_keep_stacks" ()

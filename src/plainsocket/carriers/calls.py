@@ -5,6 +5,7 @@ The same functions stand in calls.h in C. Compiled modules call those (see calls
 
 from __future__ import annotations
 
+import _socket
 import os
 from time import monotonic
 from typing import Any, Final
@@ -16,8 +17,11 @@ __all__ = [
     "MOST_BUFFERS",
     "READ_SIZE",
     "current",
+    "keep_stacks",
     "monotonic",
+    "peek",
     "read",
+    "skip",
     "switch",
     "this_thread",
     "write",
@@ -44,6 +48,22 @@ def read(fd: int, much: bool = False) -> bytes | None:
         return None
 
 
+def peek(fd: int, size: int) -> bytes | None:
+    """At most `size` bytes of what has come, which stays; else as `read`."""
+    sock = _socket.socket(fileno=fd)
+    try:
+        return sock.recv(size, _socket.MSG_PEEK)
+    except BlockingIOError:
+        return None
+    finally:
+        sock.detach()
+
+
+def skip(fd: int, size: int) -> None:
+    """Drop `size` bytes that have come; at most READ_SIZE."""
+    os.read(fd, size)
+
+
 def write(fd: int, data: bytes | memoryview) -> int:
     """Write what the socket takes of `data`; return how much, or -1 for nothing.
 
@@ -66,3 +86,10 @@ def write_many(fd: int, buffers: list[bytes | memoryview]) -> int:
 def switch(greenlet: Any) -> Any:
     """Go on in `greenlet` until somebody switches back here."""
     return greenlet.switch()
+
+
+def keep_stacks() -> None:
+    """Let new greenlets take over the memory that ended ones had for their Python frames.
+
+    For the whole process, and in C only: Python has nothing to do it by.
+    """
