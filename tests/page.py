@@ -404,7 +404,7 @@ class Page:
         if reply.status == 204:
             acknowledged, self.written = map(int, reply.headers["plainsocket"].split())
             self._acknowledge(acknowledged)
-        elif reply.status in (409, 429):
+        elif reply.status in (408, 409, 429) or reply.status >= 500:
             self._again()
         else:
             self.over(reply.status)
@@ -449,6 +449,10 @@ class Page:
         offset = self._told = self.received
         body = down_body(self.token, offset, self._number, mode=self.mode, seconds=self.seconds)
         reply = self.request(self.port, self.path, body, **self.headers)
+        if reply.status in (408, 429) or reply.status >= 500:
+            reply.close()
+            time.sleep(0.01)
+            return None, 0
         if reply.status != 200:
             reply.close()
             self.over(reply.status)

@@ -13,6 +13,7 @@ import errno
 import hmac
 import json
 import os
+import random
 import socket
 import struct
 import sys
@@ -222,10 +223,10 @@ class Handover:
         if HANDED_ON in environ:
             return self._open_handed_on(start_response, post.nonce)
         owner = self.node.owner_of(post.token)
-        if owner == self.node.name:
+        if owner == self.node.name and not self._sessions.is_stopping:
             return None  # and so is a repeat
         whole = (host, environ, start_response, data, _nothing_more)
-        if owner is not None:
+        if owner not in (None, self.node.name):
             with contextlib.suppress(Gone, _Elsewhere):
                 return self._hand_on(owner, *whole)
         owner = self._claim(post.nonce)
@@ -238,6 +239,10 @@ class Handover:
                 _Elsewhere
             ):  # that one has just given it to a third: the page, or a proxy, hurries
                 raise _unavailable() from None
+        if self._sessions.is_stopping:  # so that no attempt fails because of a restart
+            for sibling in random.sample(siblings := self.node.siblings(), len(siblings)):
+                with contextlib.suppress(Gone, _Elsewhere):
+                    return self._hand_on(sibling, *whole)
         return None
 
     def _open_handed_on(self, start_response: Any, nonce: bytes) -> Iterable[bytes] | None:
