@@ -23,6 +23,7 @@ from typing import Any
 import trustme
 
 import needs
+from browsers import Browser, chromium
 from processes import ROOT, Program, running
 from serving import wait_until
 
@@ -200,6 +201,18 @@ def squid(folder: Path) -> Iterator[Proxy]:
     with running_example(folder, "squid.conf", command, "", changes) as (program, ports):
         yield Proxy("Squid", program, ports[PORT])
         program.interrupt()  # or it leaves them there
+
+
+@contextmanager
+def chromium_behind(proxy: Proxy) -> Iterator[Browser]:
+    """One to which `proxy` is the way to everything, this machine too."""
+    with chromium(
+        Path(),
+        f"--proxy-server=http://127.0.0.1:{proxy.port}",
+        "--proxy-bypass-list=<-loopback>",
+    ) as browser:
+        browser.driver.set_script_timeout(30)
+        yield browser
 
 
 Through = Callable[..., AbstractContextManager[Proxy]]

@@ -12,15 +12,15 @@ import pytest
 import browsers
 import plainsocket
 from browsers import Browser
-from proxies import REVERSE, squid
+from proxies import REVERSE, chromium_behind, squid
 from serving import Running, serving
 from test_browser_http import Page
 
 pytestmark = pytest.mark.browser
 
-PAGE = b"""<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
+PAGE = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
 <script>const native = WebSocket</script>
-<script src="plainsocket.js" data-carrier="http"></script>"""
+<script src="plainsocket.js" data-carrier="CARRIER"></script>"""
 
 WITH_HTTP_2 = [name for name in REVERSE if name != "HAProxy, PROXY protocol"]
 WITH_RFC_8441 = {"HAProxy", "Apache"}
@@ -54,9 +54,10 @@ def handler(ws: plainsocket.WebSocket) -> None:
             ws.send(message)
 
 
-def app(_environ: dict[str, Any], start_response: Any) -> list[bytes]:
-    start_response("200 OK", [("Content-Type", "text/html"), ("Content-Length", str(len(PAGE)))])
-    return [PAGE]
+def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+    """The page, with the carrier that its address names."""
+    start_response("200 OK", [("Content-Type", "text/html")])
+    return [PAGE.replace("CARRIER", environ["PATH_INFO"][1:]).encode()]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def handshakes(browser: Browser) -> list[str]:
 def test_http_2_and_tls(name: str, chromium: Browser, server: Running, tmp_path: Path) -> None:
     make, _options = REVERSE[name]
     with make(tmp_path, f"127.0.0.1:{server.port}") as proxy:
-        page = Page(chromium, f"https://127.0.0.1:{proxy.tls_port}/")
+        page = Page(chromium, f"https://127.0.0.1:{proxy.tls_port}/http")
         assert page.value("performance.getEntriesByType('navigation')[0].nextHopProtocol") == "h2"
         url = f"wss://127.0.0.1:{proxy.tls_port}/ws"
         end = [4000, True]
@@ -119,15 +120,14 @@ def test_a_forward_proxy_without_tunnels(server: Running, tmp_path: Path) -> Non
     (tmp_path / "squid").mkdir()
     with (
         squid(tmp_path / "squid") as proxy,
-        browsers.chromium(
-            tmp_path,
-            f"--proxy-server=http://127.0.0.1:{proxy.port}",
-            "--proxy-bypass-list=<-loopback>",
-        ) as browser,
+        chromium_behind(proxy) as browser,
     ):
-        browser.driver.set_script_timeout(30)
-        page = Page(browser, f"http://127.0.0.1:{server.port}/")
         url = f"ws://127.0.0.1:{server.port}/ws"
+        page = Page(browser, f"http://127.0.0.1:{server.port}/http")
         assert page.run(TALK, which="native", url=url) == "closed"
-        outcome = page.run(TALK, which="http", url=url)
-        assert outcome == ["127.0.0.1 http http", "http", 4000, True]
+        by_http = ["127.0.0.1 http http", "http", 4000, True]
+        assert page.run(TALK, which="http", url=url) == by_http
+        # It finds out by itself, and knows from then on.
+        page = Page(browser, f"http://127.0.0.1:{server.port}/guard")
+        for _ in range(2):
+            assert page.run(TALK, which="guard", url=url) == by_http

@@ -45,6 +45,7 @@ from browsers import Browser
 from plainsocket import Options
 from plainsocket.cli import _parser
 from processes import ROOT, START, Program, running
+from proxies import chromium_behind, squid
 from serving import wait_until
 from trust import trusting
 
@@ -60,6 +61,7 @@ DOCUMENTS = (
     "docs/security.md",
     "docs/frameworks.md",
     "docs/client.md",
+    "docs/when-websocket-is-blocked.md",
 )
 PYTEST = ".venv/bin/pytest"
 HTTP_SERVER = "python -m http.server 8000 --bind 127.0.0.1"
@@ -302,6 +304,8 @@ def test_every_command_can_be_given(document: str) -> None:
         elif words[0] == "python" and line != HTTP_SERVER:
             assert len(words) == 2, line
             assert words[1] in files, line
+        elif words[0] == "curl":
+            assert line in CURL, line
         elif words[0] != PYTEST:
             known = (
                 HTTP_SERVER,
@@ -1028,6 +1032,79 @@ def test_the_reloader(folder: Folder) -> None:
         with client(folder, "/echo") as peer:
             peer.send("Hello")
             assert peer.recv(timeout=PATIENCE) == "Hello"
+
+
+# -- when WebSocket is blocked -------------------------------------------------------------------
+
+BLOCKED = "docs/when-websocket-is-blocked.md"
+COMMANDS = "".join(block.text for block in BLOCKS[BLOCKED] if block.language == "sh").splitlines()
+CURL = [line for line in COMMANDS if line.startswith("curl ")]
+
+
+def check_network(page: Page, *lines: str) -> None:
+    """Open the page that checks; `lines` is the end of what it says, without the times."""
+
+    def said() -> list[str]:
+        return sorted(re.sub(r" \(.*", "", line) for line in page.text("#lines").splitlines())
+
+    page.folder.path.joinpath("check.html").write_text(
+        page.folder.path.joinpath("check.html").read_text().replace("SILENCE = 60", "SILENCE = 1")
+    )
+    page.open()
+    page.wait_until(lambda: said() == sorted(lines))
+
+
+HTTP_WORKS = ("http: opened", *["http: answered, by http"] * 2, "http: works")
+
+
+@pytest.mark.browser
+@uses(BLOCKED, "check.py", "check.html")
+def test_a_network_that_blocks_nothing(page: Page) -> None:
+    native = ("native: opened", *["native: answered, by native"] * 2, "native: works")
+    with serving(page.folder, "check.py"):
+        check_network(page, *native, *HTTP_WORKS)
+
+
+@pytest.mark.browser
+@uses(BLOCKED, "check.py", "check.html")
+def test_a_network_that_blocks(folder: Folder, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with (
+        serving(folder, "check.py"),
+        squid(tmp_path_factory.mktemp("squid")) as proxy,
+        chromium_behind(proxy) as browser,
+    ):
+        check_network(Page(browser, folder), "native: closed with 1006", *HTTP_WORKS)
+
+
+@pytest.mark.slow
+@pytest.mark.once
+@uses(BLOCKED, "check.py", "check.html")
+def test_commands_that_look_at_a_network(folder: Folder) -> None:
+    (connect,) = (line for line in COMMANDS if " | plainsocket " in line)
+    (curl,) = CURL
+    needs.program("curl", "curl")
+
+    def run(line: str, status: int) -> str:
+        program = f"{shlex.quote(sys.executable)} -m plainsocket"
+        done = subprocess.run(
+            ["sh", "-c", folder.with_ports(line).replace("plainsocket", program, 1)],
+            env={name: each for name, each in os.environ.items() if not name.endswith("_proxy")},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert done.returncode == status, done
+        return done.stdout
+
+    with serving(folder, "check.py"):
+        assert run(connect, 0) == "Hello\n"
+        curl = curl.replace("--max-time 5", "--max-time 1")
+        too_late = 28  # curl's exit code, as the connection stays open
+        assert run(curl, too_late).startswith("HTTP/1.1 101 Switching Protocols\n")
+        assert " 400 " in run(re.sub(r"-H 'Sec-WebSocket-Key: [^']*'", "", curl), 0)
+        assert " 200 " in run(curl.replace("-H 'Upgrade: websocket'", ""), 0)
+    run(connect, 1)
 
 
 # -- the client ----------------------------------------------------------------------------------
