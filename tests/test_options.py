@@ -22,6 +22,7 @@ SIZES = [
     "max_handlers",
     "write_limit",
     "http_sessions",
+    "http_sessions_per_address",
     "http_channels",
     "http_window",
 ]
@@ -37,7 +38,12 @@ TIMES = [
     "send_timeout",
     "compression_idle",
 ]
-MAY_BE_NONE = ["max_connections", "max_connections_per_address", "ping_interval"]
+MAY_BE_NONE = [
+    "max_connections",
+    "max_connections_per_address",
+    "http_sessions_per_address",
+    "ping_interval",
+]
 RANGES = {"compression_level": (1, 9), "compression_window_bits": (9, 15)}
 OTHERS = [
     "compression_threshold",

@@ -22,6 +22,8 @@ from serving import PATIENCE, wait_until
 from test_gunicorn import WORKER, each_kind, gunicorn
 from test_liveness import inside, run_ip
 
+pytestmark = pytest.mark.once  # nothing here depends on what is compiled
+
 PAGES = 8
 
 

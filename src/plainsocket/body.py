@@ -4,6 +4,7 @@ within a limit and a deadline."""
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Final
@@ -45,6 +46,8 @@ class Body:
         self._size = 0
         self._max_size = max_size
         self._timeout = timeout
+        self._spent = 0.0  # of that, waiting for the present 64 KiB …
+        self._of_these = 0  # … of which so many bytes have come
         # Not the error itself: its traceback would hold this, and this it.
         self._failure: tuple[HTTPStatus, str] | None = None
         self.is_left = False
@@ -113,16 +116,22 @@ class Body:
         """Some bytes, or none at the end. Raises BodyError, and again each time it is asked."""
         if self._failure is not None:
             raise BodyError(*self._failure)
+        begun = time.monotonic()
         try:
             with gevent.Timeout(
-                self._timeout,
-                _error(HTTPStatus.REQUEST_TIMEOUT, f"nothing more within {self._timeout} s"),
+                max(0.001, self._timeout - self._spent),
+                _error(HTTPStatus.REQUEST_TIMEOUT, f"it takes over {self._timeout} s"),
             ):
-                return self._read_piece(wanted)
+                data = self._read_piece(wanted)
         except BodyError as error:
             self._failure = error.status, error.reason
             self.is_left = True
             raise
+        self._spent += time.monotonic() - begun
+        self._of_these += len(data)
+        if self._of_these >= _PIECE:  # small pieces have no more time than a large one
+            self._spent, self._of_these = 0.0, 0
+        return data
 
     def _read_piece(self, wanted: int) -> bytes:
         if self._waiting_client is not None:

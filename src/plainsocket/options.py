@@ -152,6 +152,10 @@ class Options:
     http_sessions: int = 1000
     """Most pages that do so at a time; more are answered with 503."""
 
+    http_sessions_per_address: int | None = None
+    """Most of them of one client address (see `trusted_proxies`); more are answered with 429. None:
+    no limit, as a whole company may come from one address."""
+
     http_channels: int = 64
     """Most WebSockets of one such page that share its requests; then it gets another session."""
 
@@ -235,6 +239,7 @@ _COUNTS: Final = (
     "max_handlers",
     "write_limit",
     "http_sessions",
+    "http_sessions_per_address",
     "http_channels",
     "http_window",
 )
@@ -256,4 +261,9 @@ _RANGES: Final = (
     ("compression_level", 1, 9),
     ("compression_window_bits", 9, 15),
 )
-_MAY_BE_NONE: Final = ("max_connections", "max_connections_per_address", "ping_interval")
+_MAY_BE_NONE: Final = (
+    "max_connections",
+    "max_connections_per_address",
+    "http_sessions_per_address",
+    "ping_interval",
+)

@@ -11,6 +11,7 @@ import functools
 import io
 import secrets
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -39,6 +40,7 @@ Serve = Callable[["ChannelHost", Request], object]
 _PIECE: Final = 64 * 1024  # bytes read in a row
 _LARGEST: Final = (4 << 20) + 1024  # bytes of an up request
 _MOST_UPLOADS: Final = 4
+_MOST_RESPONSES: Final = 8
 _MOST_NONCES: Final = 256  # that a session is remembered by
 _HEARTBEAT: Final = 20.0  # seconds
 _ANSWER_TIME: Final = 1.0  # seconds that a stream's answer may take, where there is no polling
@@ -81,6 +83,8 @@ class Sessions:
         self._on_empty = on_empty
         self._sessions: dict[bytes, Session] = {}
         self._opens: dict[bytes, _Open] = {}  # by nonce
+        self._places: Counter[str] = Counter()  # of sessions, by client address
+        self._places_taken = 0
         self.is_stopping = False
         self._largest = min(_LARGEST, options.max_body_size)
         self.heartbeat = min(options.ping_interval or _HEARTBEAT, _HEARTBEAT)
@@ -212,6 +216,8 @@ class Sessions:
             return self._elsewhere(host, environ, start_response, post.token, data)
         if self._is_refused(post):
             raise _no_polling()
+        if session.responses >= _MOST_RESPONSES:
+            raise Refused(HTTPStatus.TOO_MANY_REQUESTS, "There are as many responses already.")
         response = Response(
             session,
             posts.stream_from(post.offset),
@@ -235,7 +241,10 @@ class Sessions:
         if not response.is_poll:
             start_response("200 OK", headers)
             return response
-        body = response.gather()
+        try:
+            body = response.gather()
+        finally:
+            response.close()
         start_response("200 OK", [*headers, ("Content-Length", str(len(body)))])
         return [body]
 
@@ -334,18 +343,40 @@ class Sessions:
         session = self._find(environ, post.token)
         if session is not None and session.has_room:
             session.reserve(post.channel)
-            opening.session = session
-            opening.has_joined = True
+            opening.join(session)
+        else:
+            opening.address = environ.get("REMOTE_ADDR") or ""
+            self._take_place(opening.address)
         self._opens[post.nonce] = opening
         spawn = gevent.spawn if self._pool is None else self._pool.spawn
         spawn(opening.run, self._serve)
         return opening
 
-    def create(self, origin: str | None) -> Session:
-        """Make a session. Raises Refused."""
-        options = self.options
-        if len(self._sessions) >= options.http_sessions:
+    def _take_place(self, address: str) -> None:
+        """Count a session from its open on: else those that wait could pass the limits.
+
+        Raises Refused.
+        """
+        if self._places_taken >= self.options.http_sessions:
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "There are too many sessions.")
+        limit = self.options.http_sessions_per_address
+        if limit is not None and address and self._places[address] >= limit:
+            raise Refused(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"There are {limit} sessions of your address already.",
+            )
+        self._places_taken += 1
+        self._places[address] += 1
+
+    def give_back_place(self, address: str) -> None:
+        self._places_taken -= 1
+        self._places[address] -= 1
+        if not self._places[address]:
+            del self._places[address]
+
+    def create(self, origin: str | None, address: str) -> Session:
+        """Make a session, for which a place has been taken."""
+        options = self.options
         token = secrets.token_bytes(24) if self._handover is None else self._handover.new_token()
         session = Session(
             token,
@@ -355,7 +386,7 @@ class Sessions:
             heartbeat=self.heartbeat,
             reach=self.reach,
             send_timeout=options.send_timeout,
-            on_end=self._forget,
+            on_end=functools.partial(self._forget, address),
         )
         self._sessions[session.token] = session
         return session
@@ -370,8 +401,9 @@ class Sessions:
         """The open was refused."""
         self._opens.pop(nonce, None)
 
-    def _forget(self, session: Session) -> None:
+    def _forget(self, address: str, session: Session) -> None:
         del self._sessions[session.token]
+        self.give_back_place(address)
         for nonce in session.nonces:
             self._opens.pop(nonce, None)
         if not self._sessions:
@@ -417,7 +449,9 @@ class _Open:
         self.origin = request.headers.get("origin")
         self.number = post.channel
         self.session: Session | None = None
-        self.has_joined = False
+        self.has_joined = self._is_joining = False
+        self.address: str | None = None
+        """Whose place has been taken for a session that is not there yet."""
         self.headers = request.response_headers
         self.answer: AsyncResult[_Answer | None] = AsyncResult()
         """None where the WebSocket is open."""
@@ -441,23 +475,44 @@ class _Open:
             raise
         finally:
             host.settle()
+            self._settle()
+
+    def join(self, session: Session) -> None:
+        """Let it be a channel of a session that is there."""
+        self.session = session
+        self.has_joined = self._is_joining = True
+        session.joining += 1
 
     def new_carrier(self, receiver: Receiver) -> Channel:
         if self.session is None:
-            self.session = self._sessions.create(self.origin)
+            address, self.address = self.address, None
+            assert address is not None
+            self.session = self._sessions.create(self.origin, address)
             self.session.reserve(self.number)
-        elif not self.session.has_room:  # it had, when this began
+        self._settle()
+        if not self.session.has_room:  # it had, when this began
             raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "The session has too many WebSockets.")
         return Channel(self.session, self.number, self._post.credit, receiver)
 
     def succeed(self) -> None:
         assert self.session is not None
         self._sessions.remember(self._post.nonce, self.session)
+        self._post = self._post._replace(token=b"", subprotocols="", extensions="")  # may be large
         self.answer.set(None)
 
     def give(self, answer: _Answer) -> None:
         self._fail()
         self.answer.set(answer)
+
+    def _settle(self) -> None:
+        """It waits for its WebSocket no more."""
+        if self.address is not None:
+            self._sessions.give_back_place(self.address)
+            self.address = None
+        if self._is_joining:
+            self._is_joining = False
+            assert self.session is not None
+            self.session.joining -= 1
 
     def _fail(self) -> None:
         self._sessions.forget_open(self._post.nonce)

@@ -263,6 +263,8 @@ class Session:
 
         self.channels: dict[int, Channel | None] = {}
         """By number; None where the client has not sent its END yet."""
+        self.joining = 0
+        """Opens that may become channels."""
         self._committed = 0  # bytes of credit, of all channels
         self._used: set[int] = set()  # numbers of channels that have been, the latest …
         self._used_below = 1  # … and all below this
@@ -271,6 +273,8 @@ class Session:
 
         self.outbox = Outbox(window)
         self.response: Response | None = None
+        self.responses = 0
+        """That have not ended yet."""
         self.number = 0
         """Of the current down request."""
         self.carrier = "http"
@@ -305,7 +309,9 @@ class Session:
     @property
     def has_room(self) -> bool:
         """Whether another channel may join."""
-        return not self.is_over and not self.is_stopping and len(self.channels) < self._max_channels
+        if self.is_over or self.is_stopping:
+            return False
+        return len(self.channels) + self.joining < self._max_channels
 
     def reserve(self, number: int) -> None:
         """Use a channel's number, for good. Raises Conflict where it has been used."""
@@ -460,6 +466,7 @@ class Session:
         except RecordError as error:
             raise Conflict(f"The {error}.") from None
         self.number = number
+        self.responses += 1
         before, self.response = self.response, response
         if before is not None:
             before.finish()
@@ -469,7 +476,7 @@ class Session:
         self.written = response.position
 
     def detach(self, response: Response) -> None:
-        """`response` is over."""
+        """`response` is not the current one any more."""
         if self.response is response:
             self.response = None
 
@@ -565,6 +572,7 @@ class Response:
         self.is_poll = is_poll
         self._kept: Iterator[bytes] = iter(())
         self._is_finished = False
+        self._is_closed = False
         self._greenlet: Any = getcurrent()
         self._is_waiting = False
         self._will_resume = False
@@ -671,6 +679,9 @@ class Response:
         """Called by the server, at the end or when the connection has broken."""
         self._is_writing = False
         self._session.detach(self)
+        if not self._is_closed:
+            self._is_closed = True
+            self._session.responses -= 1
 
     def gather(self) -> bytes:
         """Mode poll: wait until there is something, and return all of that."""
