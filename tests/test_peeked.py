@@ -6,12 +6,14 @@ import contextlib
 import json
 import time
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
 import plainsocket
 from plainsocket.frames import Opcode
-from plainsocket.peeked import PeekedRequest
+from plainsocket.head import HeadError, parse_head
+from plainsocket.peeked import PeekedRequest, read_request
 from rawclient import RawClient, frame
 from serving import serving, wait_until
 
@@ -159,3 +161,48 @@ def test_many_at_once() -> None:
             client.send(REQUEST)
         for client in clients:
             assert client.receive_head().startswith("HTTP/1.1 101 ")
+
+
+PLACES = [b"G%cT /a HTTP/1.1", b"GET %ca HTTP/1.1", b"GET /%c HTTP/1.1", b"GET /a HTTP/1.%c"]
+PLACES += [b"GET /a HTTP/1.1\r\n" + each for each in (b"n%cm: v", b"n: v%cl", b"n:%cv", b"n: v%c")]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_plain_head_says_what_the_strict_reader_reads(place: bytes) -> None:
+    options = plainsocket.Options()
+    for byte in range(256):
+        data = place % byte + b"\r\nHost: x\r\nUpgrade: WebSocket\r\n\r\n"
+        request = read_request(data + data, None, options, dict)
+        try:
+            head = parse_head(data, max_headers=100)
+        except HeadError:
+            assert request is None
+            continue
+        if head.method != "GET" or head.version != "HTTP/1.1":
+            assert request is None
+            continue
+        assert request is not None
+        assert request.size == len(data)
+        assert request.headers == {name: v for name, v in head.fields.items() if "_" not in name}
+        assert request.query == head.query
+        assert request.path == unquote(head.path, errors="replace")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Host: y",
+        b"Transfer-Encoding: chunked",
+        b"Content-Length: x",
+        b"Upgrade: h2c",
+        b"no colon",
+        b" folded: line",
+    ],
+)
+def test_what_is_not_plain_is_left_to_pywsgi(line: bytes) -> None:
+    data = REQUEST[:-2] + line + b"\r\n\r\n"
+    assert read_request(data, None, plainsocket.Options(), dict) is None
+    for size in range(len(REQUEST)):
+        assert read_request(REQUEST[:size], None, plainsocket.Options(), dict) is None
+    assert read_request(REQUEST, None, plainsocket.Options(max_head_size=100), dict) is None
+    assert read_request(REQUEST, None, plainsocket.Options(max_headers=5), dict) is None

@@ -6,7 +6,6 @@ No I/O.
 from __future__ import annotations
 
 import binascii
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,11 @@ from typing import Any, Final
 from .deflate import Agreement, ExtensionError, accept_offer
 from .options import Options
 from .origin import host_name, host_of, is_allowed
+
+try:  # OpenSSL's takes four times as long to set up
+    from _sha1 import sha1  # type: ignore[import-not-found]
+except ImportError:
+    from hashlib import sha1
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 PROBE: Final = "plainsocket.probe"
@@ -193,7 +197,11 @@ def accept(request: Request, options: Options) -> Accepted:
         request.subprotocol, request.compression = PROBE, None
         answer = [*_UPGRADE, ("Sec-WebSocket-Accept", accept_key(key))]
         return Accepted([*answer, ("Sec-WebSocket-Protocol", PROBE)], is_probe=True)
-    request.subprotocol = next((name for name in options.subprotocols if name in offered), None)
+    request.subprotocol = None
+    for name in options.subprotocols:
+        if name in offered:
+            request.subprotocol = name
+            break
     try:
         request.compression = accept_offer(headers.get("sec-websocket-extensions"), options)
     except ExtensionError as error:
@@ -207,7 +215,8 @@ def accept(request: Request, options: Options) -> Accepted:
         answer.append(("Sec-WebSocket-Protocol", request.subprotocol))
     if request.compression is not None:
         answer.append(("Sec-WebSocket-Extensions", str(request.compression)))
-    return Accepted([*answer, *checked(request.response_headers)])
+    answer += checked(request.response_headers)
+    return Accepted(answer)
 
 
 _UPGRADE: Final = [("Upgrade", "websocket"), ("Connection", "Upgrade")]
@@ -226,7 +235,7 @@ def upgrade_required(request: Request) -> Refused:
 
 def accept_key(key: str) -> str:
     """Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455 section 4.2.2)."""
-    digest = hashlib.sha1(key.encode("latin-1") + _GUID).digest()
+    digest = sha1(key.encode("latin-1") + _GUID).digest()
     return binascii.b2a_base64(digest, newline=False).decode()
 
 
@@ -267,29 +276,33 @@ def check_origin(request: Request, options: Options) -> None:
     _check_origin(request, host_name(request.headers.get("host", "")) or "", options)
 
 
+_SELF: Final = ("self",)
+
+
 def _check_origin(request: Request, own_host: str, options: Options) -> None:
     origin, origins = request.headers.get("origin"), options.origins
     if origin is None or origins == "*":
+        return
+    if origins is None and is_allowed(origin, _SELF, own_host):
         return
     shown = printable(origin)
     if callable(origins):
         if not origins(origin, request):
             raise Refused(HTTPStatus.FORBIDDEN, f"Pages from {shown} may not connect.")
     elif origins is None:
-        if not is_allowed(origin, ["self"], own_host):
-            if host_of(origin) is None:
-                raise Refused(
-                    HTTPStatus.FORBIDDEN,
-                    f"Pages from {shown} may not connect: they have no host, and this server's is "
-                    f"{printable(own_host)}. Serve the page by HTTP, from the same host.",
-                )
+        if host_of(origin) is None:
             raise Refused(
                 HTTPStatus.FORBIDDEN,
-                f"Pages from {shown} may not connect: their host is "
-                f"{printable(host_of(origin) or origin)}, this server's is "
-                f"{printable(own_host)}. To allow them, the server's operator passes "
-                f"origins=['self', {shown}].",
+                f"Pages from {shown} may not connect: they have no host, and this server's is "
+                f"{printable(own_host)}. Serve the page by HTTP, from the same host.",
             )
+        raise Refused(
+            HTTPStatus.FORBIDDEN,
+            f"Pages from {shown} may not connect: their host is "
+            f"{printable(host_of(origin) or origin)}, this server's is "
+            f"{printable(own_host)}. To allow them, the server's operator passes "
+            f"origins=['self', {shown}].",
+        )
     elif not is_allowed(origin, origins, own_host):
         raise Refused(
             HTTPStatus.FORBIDDEN,

@@ -211,7 +211,7 @@ def _split_target(method: str, target: str) -> tuple[str | None, str, str]:
         if not (match := _ABSOLUTE.fullmatch(target)):
             raise _bad("The target must begin with / or be a URL of http or https.")
         authority, target = match[1], match[2]
-        if not _is_authority(authority):
+        if not is_authority(authority):
             raise _bad("The target's host is malformed.")
         if not target.startswith("/"):
             target = "/" + target
@@ -240,7 +240,7 @@ def _what_is_wrong_with_name(line: bytes, name: bytes, colon: bytes) -> str:
 
 
 @lru_cache(maxsize=64)  # the clients of a server name few hosts
-def _is_authority(text: str) -> bool:
+def is_authority(text: str) -> bool:
     """Whether it is "host" or "host:port"."""
     match = _AUTHORITY.fullmatch(text)
     if match is None:
@@ -282,7 +282,7 @@ def _check_host(host: str | None, version: str) -> None:
     if host is None:
         if version != "HTTP/1.0":
             raise _bad("The request has no Host.")
-    elif not _is_authority(host):
+    elif not is_authority(host):
         raise _bad("The Host is malformed.")
 
 

@@ -51,67 +51,133 @@ lines_text(const char *at, const char *end, int is_lower)
     return text;
 }
 
-/* Add a header to both; 0 without an error. */
-static int
-lines_add(PyObject *headers, PyObject *fields, const char *name, const char *colon,
-          const char *value, const char *end)
+/* The next line, from `at` on, cut at its colon; what stands behind it, or NULL for a malformed one. */
+struct header {
+    const char *name, *colon, *value, *end;
+};
+
+static const char *
+lines_next(const char *at, const char *end, struct header *header)
 {
-    int result = -1;
-    PyObject *as_sent = lines_text(name, colon, 0), *lower = lines_text(name, colon, 1);
-    PyObject *text = lines_text(value, end, 0), *pair = NULL;
-    if (as_sent && lower && text && (pair = PyTuple_Pack(2, as_sent, text))
-            && PyList_Append(headers, pair) == 0)
-        result = PyDict_SetItem(fields, lower, text);
-    Py_XDECREF(as_sent);
+    header->name = at;
+    header->colon = lines_pass(at, IN_TOKEN);
+    if (header->colon == at || *header->colon != ':')
+        return NULL;
+    header->value = header->colon + 1;
+    while (*header->value == ' ' || *header->value == '\t')
+        header->value++;
+    const char *line_end = header->end = lines_pass(header->value, IN_VALUE);
+    if (end - line_end < 2 || memcmp(line_end, "\r\n", 2))
+        return NULL;
+    while (header->end > header->value && (header->end[-1] == ' ' || header->end[-1] == '\t'))
+        header->end--;
+    return line_end + 2;
+}
+
+/* Add a header to `fields`, and to `headers` if that is one; 0 without an error. */
+static int
+lines_add(PyObject *headers, PyObject *fields, const struct header *header)
+{
+    PyObject *lower = lines_text(header->name, header->colon, 1);
+    PyObject *value = lines_text(header->value, header->end, 0);
+    int result = lower && value ? PyDict_SetItem(fields, lower, value) : -1;
+    if (result == 0 && headers != NULL) {
+        PyObject *name = lines_text(header->name, header->colon, 0);
+        PyObject *pair = name ? PyTuple_Pack(2, name, value) : NULL;
+        result = pair ? PyList_Append(headers, pair) : -1;
+        Py_XDECREF(name);
+        Py_XDECREF(pair);
+    }
     Py_XDECREF(lower);
-    Py_XDECREF(text);
-    Py_XDECREF(pair);
+    Py_XDECREF(value);
     return result;
+}
+
+struct request_line {
+    const char *method, *method_end, *target, *target_end, *version, *end;
+};
+
+/* Whether `data` begins with a well-formed request line. */
+static int
+lines_begin(const char *data, const char *end, struct request_line *line)
+{
+    if (!lines_kinds['a'])
+        lines_set_up();
+    line->method = data;
+    line->method_end = lines_pass(data, IN_TOKEN);
+    if (line->method_end == data || *line->method_end != ' ')
+        return 0;
+    line->target = line->method_end + 1;
+    line->target_end = lines_pass(line->target, IN_TARGET);
+    line->version = line->target_end + 1;
+    line->end = line->version + 10;
+    return line->target_end != line->target && *line->target_end == ' ' && line->end <= end
+        && !memcmp(line->version, "HTTP/1.", 7)
+        && (line->version[7] == '0' || line->version[7] == '1')
+        && !memcmp(line->version + 8, "\r\n", 2);
 }
 
 static PyObject *
 lines_cut(PyObject *data)
 {
-    if (!lines_kinds['a'])
-        lines_set_up();
-    const char *method = PyBytes_AS_STRING(data), *end = method + PyBytes_GET_SIZE(data);
-    const char *method_end = lines_pass(method, IN_TOKEN), *target = method_end + 1;
-    if (method_end == method || *method_end != ' ')
-        Py_RETURN_NONE;
-    const char *target_end = lines_pass(target, IN_TARGET), *version = target_end + 1;
-    if (target_end == target || *target_end != ' ' || end - version < 10
-            || memcmp(version, "HTTP/1.", 7) || (version[7] != '0' && version[7] != '1')
-            || memcmp(version + 8, "\r\n", 2))
+    const char *at = PyBytes_AS_STRING(data), *end = at + PyBytes_GET_SIZE(data);
+    struct request_line line;
+    struct header header;
+    if (!lines_begin(at, end, &line))
         Py_RETURN_NONE;
     PyObject *headers = PyList_New(0), *fields = PyDict_New(), *cut = NULL;
     if (headers == NULL || fields == NULL)
         goto done;
-    const char *at = version + 10;
+    at = line.end;
     while (*at != '\r') {
-        const char *colon = lines_pass(at, IN_TOKEN), *value = colon + 1;
-        if (colon == at || *colon != ':')
+        at = lines_next(at, end, &header);
+        if (at == NULL)
             goto malformed;
-        while (*value == ' ' || *value == '\t')
-            value++;
-        const char *line_end = lines_pass(value, IN_VALUE), *value_end = line_end;
-        if (end - line_end < 2 || memcmp(line_end, "\r\n", 2))
-            goto malformed;
-        while (value_end > value && (value_end[-1] == ' ' || value_end[-1] == '\t'))
-            value_end--;
-        if (lines_add(headers, fields, at, colon, value, value_end) < 0)
+        if (lines_add(headers, fields, &header) < 0)
             goto done;
-        at = line_end + 2;
     }
     if (end - at != 2 || at[1] != '\n')
         goto malformed;
-    cut = Py_BuildValue("(s#s#s#OO)", method, method_end - method, target, target_end - target,
-                        version, (Py_ssize_t)8, headers,
+    cut = Py_BuildValue("(s#s#s#OO)", line.method, line.method_end - line.method,
+                        line.target, line.target_end - line.target, line.version, (Py_ssize_t)8,
+                        headers,
                         PyDict_GET_SIZE(fields) == PyList_GET_SIZE(headers) ? fields : Py_None);
     goto done;
 malformed:
     cut = Py_NewRef(Py_None);
 done:
     Py_XDECREF(headers);
+    Py_XDECREF(fields);
+    return cut;
+}
+
+static PyObject *
+lines_cut_plain(PyObject *data)
+{
+    const char *start = PyBytes_AS_STRING(data), *at, *end = start + PyBytes_GET_SIZE(data);
+    struct request_line line;
+    struct header header;
+    if (!lines_begin(start, end, &line) || memcmp(start, "GET ", 4))
+        Py_RETURN_NONE;
+    PyObject *fields = PyDict_New(), *cut = NULL;
+    Py_ssize_t count = 0;
+    for (at = line.end; fields != NULL && *at != '\r'; count++) {
+        at = lines_next(at, end, &header);
+        if (at == NULL || memchr(header.name, '_', (size_t)(header.colon - header.name)))
+            goto other;
+        if (lines_add(NULL, fields, &header) < 0)
+            goto done;
+    }
+    if (fields == NULL)
+        goto done;
+    if (end - at < 2 || at[1] != '\n' || PyDict_GET_SIZE(fields) != count)
+        goto other;
+    cut = Py_BuildValue("(ns#s#O)", at + 2 - start, line.target, line.target_end - line.target,
+                        line.version, (Py_ssize_t)8, fields);
+    goto done;
+other:
+    cut = Py_NewRef(Py_None);
+done:
     Py_XDECREF(fields);
     return cut;
 }

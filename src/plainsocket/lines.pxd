@@ -1,3 +1,4 @@
-# To compiled modules the function of lines.py is that of lines.h.
+# To compiled modules the functions of lines.py are those of lines.h.
 cdef extern from "lines.h":
     object cut_lines "lines_cut" (bytes data)
+    object cut_plain "lines_cut_plain" (bytes data)

@@ -1,6 +1,6 @@
 """The lines of an HTTP request's head, cut into names and values.
 
-The same function stands in lines.h in C. Compiled modules call that (see lines.pxd).
+The same functions stand in lines.h in C. Compiled modules call those (see lines.pxd).
 """
 
 from __future__ import annotations
@@ -29,3 +29,19 @@ def cut_lines(
     headers = [(name, value.rstrip("\t ")) for name, value in _HEADER.findall(lines)]
     fields = {name.lower(): value for name, value in headers}
     return method, target, version, headers, fields if len(fields) == len(headers) else None
+
+
+def cut_plain(data: bytes) -> tuple[int, str, str, dict[str, str]] | None:
+    """The length of the head at the beginning of `data`, its target, version and headers.
+
+    The latter by lower-case name. None where that is not all: for another method than GET, for a
+    name that comes twice or holds a "_", and for a head that is not whole or not well-formed.
+    """
+    match = _WELL_FORMED.match(data)
+    cut = cut_lines(match[0]) if match is not None and data.startswith(b"GET ") else None
+    if match is None or cut is None:
+        return None
+    _, target, version, _, fields = cut
+    if fields is None or any("_" in name for name in fields):
+        return None
+    return match.end(), target, version, fields

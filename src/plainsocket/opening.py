@@ -93,7 +93,8 @@ class Host:
             websocket.finish(code, reason)
         finally:
             self.environ.pop("wsgi.websocket", None)  # or the two would keep each other alive
-            report_end(websocket, self.client_name, self.options)
+            if logger.isEnabledFor(logging.INFO) or self.options.observer is not None:
+                report_end(websocket, self.client_name, self.options)
 
     def report_refusal(self, request: Request, refused: Refused, *, is_usual: bool = False) -> None:
         """Log a refusal, and tell the observer; `is_usual`: it happens when all is well, too."""

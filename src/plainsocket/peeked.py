@@ -16,9 +16,10 @@ from urllib.parse import unquote_to_bytes
 
 import gevent
 
+from . import lines
 from .carriers import calls
 from .handshake import Accepted, Refused, Request
-from .head import Head, HeadError, find_end, parse_head
+from .head import Head, HeadError, find_end, is_authority, parse_head
 from .opening import Host, address_name, believe_proxies, gevent_socket, refusal_headers
 from .options import Options
 from .websocket import WebSocket
@@ -37,7 +38,6 @@ class PeekedRequest(Request):
         "_address",
         "_data",
         "_environ",
-        "_head",
         "_headers",
         "_make_environ",
         "_options",
@@ -47,30 +47,28 @@ class PeekedRequest(Request):
     def __init__(
         self,
         data: bytes,
-        head: Head,
+        path: str,
+        headers: dict[str, str],
         address: Any,
         options: Options,
         make_environ: Callable[[], dict[str, Any]],
     ) -> None:
         """`make_environ` makes what is the same in the environ of all requests."""
-        self.method = head.method
-        self.version = head.version
+        self.method = "GET"
+        self.version = "HTTP/1.1"
         self.context = {}
         self.response_headers = []
         self.subprotocol = None
         self._data = data
-        self._head: Head | None = head
-        self._headers: dict[str, str] | None = None
+        self._headers: dict[str, str] | None = headers
         self._address = address
         self._options = options
         self._make_environ = make_environ
         self._environ: dict[str, Any] | None = None
-        self._path = unquote_to_bytes(head.path).decode(errors="replace")
+        self._path = unquote_to_bytes(path).decode(errors="replace") if "%" in path else path
 
     def read_head(self) -> Head:
         """What the head's bytes say."""
-        if self._head is not None:
-            return self._head
         return parse_head(self._data, max_headers=self._options.max_headers)
 
     @property
@@ -80,21 +78,11 @@ class PeekedRequest(Request):
 
     def forget(self) -> None:
         """The handshake is done: the bytes will do."""
-        self._head = self._headers = None
+        self._headers = None
 
     @property
     def headers(self) -> dict[str, str]:  # type: ignore[override]
-        if self._headers is not None:
-            return self._headers
-        fields = self.read_head().fields
-        headers = fields
-        for name in fields:
-            if "_" in name:
-                headers = {name: value for name, value in fields.items() if "_" not in name}
-                break
-        if self._head is not None:  # the handshake reads them several times
-            self._headers = headers
-        return headers
+        return self._headers or _without_underscore(self.read_head())
 
     @property
     def environ(self) -> dict[str, Any]:  # type: ignore[override]
@@ -152,16 +140,49 @@ def read_request(
     """The request at the beginning of `data`, if it is a plain one for a WebSocket."""
     if not data.startswith(b"GET "):
         return None
+    read = _read_plain(data, options) or _read_any(data, options)
+    if read is None or read[2].get("upgrade", "").lower() != "websocket":
+        return None
+    size, path, fields = read
+    return PeekedRequest(data[:size], path, fields, address, options, make_environ)
+
+
+def _read_plain(data: bytes, options: Options) -> tuple[int, str, dict[str, str]] | None:
+    """Size of the head, path, and headers by lower-case name, of a head as browsers send it."""
+    cut = lines.cut_plain(data)
+    if cut is None:
+        return None
+    size, target, version, fields = cut
+    if (
+        version != "HTTP/1.1"
+        or target[0] != "/"
+        or size > options.max_head_size
+        or len(fields) > options.max_headers
+        or "content-length" in fields
+        or "transfer-encoding" in fields
+        or not is_authority(fields.get("host", ""))
+    ):
+        return None
+    return size, target.partition("?")[0], fields
+
+
+def _read_any(data: bytes, options: Options) -> tuple[int, str, dict[str, str]] | None:
+    """The same of any head that is flawless."""
     try:
-        end = find_end(data, max_size=min(options.max_head_size, PEEK_SIZE))
-        if end is None:
+        size = find_end(data, max_size=min(options.max_head_size, PEEK_SIZE))
+        if size is None:
             return None
-        head = parse_head(data[:end], max_headers=options.max_headers)
+        head = parse_head(data[:size], max_headers=options.max_headers)
     except HeadError:
         return None
-    if head.fields.get("upgrade", "").lower() != "websocket" or head.is_chunked:
+    if head.version != "HTTP/1.1" or head.is_chunked:
         return None
-    return PeekedRequest(data[:end], head, address, options, make_environ)
+    return size, head.path, _without_underscore(head)
+
+
+def _without_underscore(head: Head) -> dict[str, str]:
+    """As pywsgi does: in a WSGI environ such a name could not be told from one with a dash."""
+    return {name: value for name, value in head.fields.items() if "_" not in name}
 
 
 class PeekedHost(Host):

@@ -13,7 +13,6 @@ import ssl
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from types import FrameType
@@ -117,7 +116,7 @@ class Server:
         self._stopping = Event()
         self.connections: set[WebSocket] = set()
         """The open WebSockets."""
-        self._addresses: Counter[str] = Counter()  # how many each client address has
+        self._addresses: dict[str, int] = {}  # how many each client address has
 
     # -- what is open ----------------------------------------------------------------------------
 
@@ -132,13 +131,15 @@ class Server:
 
     def reserve(self, address: str, change: int) -> None:
         """Count a client address as having one connection more or less."""
-        self._addresses[address] += change
-        if not self._addresses[address]:
+        count = self._addresses.get(address, 0) + change
+        if count:
+            self._addresses[address] = count
+        else:
             del self._addresses[address]
 
     def count_of(self, address: str | None) -> int:
         """How many WebSockets a client address has open; those without one are not counted."""
-        return self._addresses[address] if address else 0
+        return self._addresses.get(address, 0) if address else 0
 
     def reserve_for(self, request: Request) -> bool:
         """Count a client that wants to connect, where there is a limit; `reserve` ends that.
