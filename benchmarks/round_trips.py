@@ -70,16 +70,16 @@ def delay(listener: socket.socket, port: int, seconds: float) -> None:
                     ends[one] = other
                     selector.register(one, selectors.EVENT_READ)
                 continue
-            sock = key.fileobj
-            assert isinstance(sock, socket.socket)
+            end = key.fileobj
+            assert isinstance(end, socket.socket)
             try:
-                data = sock.recv(65536)
+                data = end.recv(65536)
             except OSError:
                 data = b""
             if not data:
-                selector.unregister(sock)
+                selector.unregister(end)
             count += 1
-            heapq.heappush(due, (time.monotonic() + seconds, count, ends[sock], data))
+            heapq.heappush(due, (time.monotonic() + seconds, count, ends[end], data))
 
 
 def round_trips(port: int, head: bytes, message: bytes, answer: int, count: int) -> list[float]:
@@ -152,9 +152,9 @@ def main() -> None:
         for name, command in commands.items():
             port = stack.enter_context(server(command))
             ports[name] = (port, REQUEST, frame, 2 + len(payload))
-        for name, (port, *rest) in list(ports.items()):
+        for name, (port, head, message, answer) in list(ports.items()):
             proxy = stack.enter_context(running(delay, port, arguments.delay / 1000))
-            ports[f"{name}, delayed"] = (proxy, *rest)
+            ports[f"{name}, delayed"] = (proxy, head, message, answer)
         taken: dict[str, list[float]] = {name: [] for name in ports}
         for _ in range(ROUNDS):
             for name, (port, head, message, answer) in ports.items():

@@ -1,6 +1,21 @@
-/** Text and blobs, as bytes. */
+/** Bytes, and text and blobs as bytes. */
 
 import type { Bytes } from "./engine.ts";
+
+export function sizeOf(parts: Bytes[]): number {
+  return parts.reduce((size, part) => size + part.length, 0);
+}
+
+/** All parts in one, with a buffer of its own. */
+export function join(parts: Bytes[]): Bytes {
+  const whole = new Uint8Array(sizeOf(parts));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
 
 const encoder = /* @__PURE__ */ new TextEncoder();
 const decoder = /* @__PURE__ */ new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });

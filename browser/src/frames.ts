@@ -1,6 +1,6 @@
 /** RFC 6455's frames, in a client's role: bytes in, messages and control frames out; and back. */
 
-import { decodeText } from "./data.ts";
+import { decodeText, join } from "./data.ts";
 import type { Bytes } from "./engine.ts";
 import type { Message } from "./link.ts";
 
@@ -127,16 +127,4 @@ export class FrameReader {
     }
     this.events.onMessage(message);
   }
-}
-
-/** One piece, with a buffer of its own and nothing else in it. */
-function join(parts: Bytes[]): Bytes {
-  if (parts.length === 1) return new Uint8Array(parts[0]!);
-  const whole = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
 }

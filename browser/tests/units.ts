@@ -5,7 +5,8 @@ import { test } from "node:test";
 
 import type { Bytes } from "../src/engine.ts";
 import { closePayload, frameHead, FrameReader, PROTOCOL_ERROR } from "../src/frames.ts";
-import { CREDIT, DATA, END, join, number, OPENED, PING, record, RecordReader } from "../src/http/wire.ts";
+import { join } from "../src/data.ts";
+import { CREDIT, DATA, END, number, OPENED, PING, record, RecordReader } from "../src/http/wire.ts";
 
 const bytes = (text: string): Bytes => new TextEncoder().encode(text);
 const frame = (opcode: number, payload: Bytes): Bytes => join([frameHead(opcode, payload.length), payload]);

@@ -220,10 +220,18 @@ function OldException(message: string, name: string): Error {
 }
 export const DOMException = works(() => new engine.DOMException("", "")) ? engine.DOMException : OldException;
 
-/** Only what is posted to the second port, and only that it was. */
+/** Only what is posted to the second port, and only that it was; the last listener has it. */
 class OldChannel {
-  readonly port1: { onmessage?: () => void } = {};
-  readonly port2 = { postMessage: () => setTimeout(() => this.port1.onmessage!(), 0) };
+  private listener: any;
+  readonly port1 = {
+    addEventListener: (_type: string, listener: any) => {
+      this.listener = listener;
+    },
+    start: () => {},
+  };
+  readonly port2 = {
+    postMessage: () => setTimeout(() => this.listener({ stopImmediatePropagation: () => {} }), 0),
+  };
 }
 export const MessageChannel = engine.MessageChannel || OldChannel;
 

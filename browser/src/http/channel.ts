@@ -1,14 +1,15 @@
 /** One WebSocket's bytes in a session, both ways, each as far as the other end gave credit. */
 
+import { join } from "../data.ts";
 import type { Bytes } from "../engine.ts";
 import { queueTask } from "../tasks.ts";
 import { FramedLink } from "../framed.ts";
 import type { LinkEvents } from "../link.ts";
 import type { Session } from "./session.ts";
-import { CREDIT, END, MAX_PAYLOAD, number, RECORD_HEAD, record, writeHead } from "./wire.ts";
+import { CREDIT, DATA, END, MAX_PAYLOAD, number, record, recordHead } from "./wire.ts";
 
 /** What the server may send of one channel before the page has used it. */
-export const WINDOW = 1 << 20;
+export const WINDOW = 1 << 21;
 
 export class Channel {
   readonly link: FramedLink;
@@ -18,11 +19,10 @@ export class Channel {
   /** Its open has been answered well. */
   isSettled = false;
   private isOpen = false;
-  /** What waits to be sent, without the first `taken` bytes of the first piece. */
+  /** What waits to be sent. */
   private pieces: Bytes[] = [];
-  private taken = 0;
-  private queued = 0; // bytes of them
-  private sent = 0; // bytes of DATA
+  /** Bytes of DATA made so far. */
+  sent = 0;
   private credit = 0; // bytes of DATA that may be sent
   private used = 0; // bytes received, dispatched, and not told to the server yet
   /** The page is done with it, and so is the server. */
@@ -45,10 +45,7 @@ export class Channel {
   // -- from the page -----------------------------------------------------------------------------
 
   write(...chunks: Bytes[]): void {
-    for (const chunk of chunks) {
-      if (chunk.length) this.pieces.push(chunk);
-      this.queued += chunk.length;
-    }
+    for (const chunk of chunks) if (chunk.length) this.pieces.push(chunk);
     this.session?.flushSoon(this);
   }
 
@@ -97,7 +94,6 @@ export class Channel {
   onEnd(): void {
     this.endReceived = true;
     this.pieces = [];
-    this.queued = 0;
     this.isDone = true;
     this.link.onEnd(false);
     this.session?.flushSoon(this);
@@ -123,38 +119,26 @@ export class Channel {
     return this.isDone && !this.endSent;
   }
 
-  /** Write one record there, if it fits; returns where it ends, and how many bytes were sent. */
-  writeRecord(into: Bytes, at: number): { end: number; sent: number } {
-    const room = Math.min(into.length - at - RECORD_HEAD, MAX_PAYLOAD, this.credit);
-    let end = at + RECORD_HEAD;
-    if (!this.pieces.length) {
-      this.endSent = true;
-      writeHead(into, at, END, 0, this.number);
-      return { end, sent: this.sent };
+  /**
+   * The next record, in pieces. Large messages are not copied: they are pieces of their own, and
+   * only small ones are gathered.
+   */
+  makeRecord(): Bytes[] {
+    const parts: Bytes[] = [];
+    let size = 0;
+    const most = Math.min(MAX_PAYLOAD, this.credit);
+    while (size < most && this.pieces.length) {
+      const first = this.pieces[0]!;
+      const part = first.subarray(0, most - size);
+      parts.push(part);
+      size += part.length;
+      if (part.length < first.length) this.pieces[0] = first.subarray(part.length);
+      else this.pieces.shift();
     }
-    const limit = end + room;
-    while (end < limit && this.pieces.length) {
-      const rest = this.pieces[0]!.length - this.taken;
-      const size = Math.min(rest, limit - end);
-      into.set(this.pieces[0]!.subarray(this.taken, this.taken + size), end);
-      end += size;
-      this.taken += size;
-      if (size === rest) {
-        this.pieces.shift();
-        this.taken = 0;
-      }
-    }
-    const size = end - at - RECORD_HEAD;
-    writeHead(into, at, 0, size, this.number);
-    this.queued -= size;
     this.sent += size;
     this.credit -= size;
-    return { end, sent: this.sent };
-  }
-
-  /** Bytes that the records of all that may be sent now take, at most. */
-  get size(): number {
-    const size = Math.min(this.queued, this.credit);
-    return size + RECORD_HEAD * (2 + Math.ceil(size / MAX_PAYLOAD));
+    this.endSent = !size;
+    parts.unshift(recordHead(size ? DATA : END, size, this.number));
+    return parts.length > 3 ? [join(parts)] : parts;
   }
 }

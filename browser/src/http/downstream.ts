@@ -3,10 +3,12 @@
  * holds streams back, one short response after the other, at the same offsets.
  */
 
+import { join } from "../data.ts";
 import type { Bytes } from "../engine.ts";
+import { inTask } from "../tasks.ts";
 import { isFinal, pause, post, Timer } from "./request.ts";
 import type { Session } from "./session.ts";
-import { counted, DOWN, join, number, readNumber, RecordReader } from "./wire.ts";
+import { counted, DOWN, number, readNumber, RecordReader } from "./wire.ts";
 
 export const STREAM = 0;
 export const POLL = 1;
@@ -158,7 +160,7 @@ export class Downstream {
         const { value, done } = await body.read();
         if (done) break;
         this.heard(mine);
-        this.take(at, value);
+        inTask(() => this.take(at, value));
         at += value.length;
       }
     } catch {

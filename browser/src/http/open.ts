@@ -1,6 +1,6 @@
 /** Opening: by which session a channel goes, and the request that opens it. */
 
-import { encodeText } from "../data.ts";
+import { encodeText, join } from "../data.ts";
 import type { Bytes } from "../engine.ts";
 import type { Connect } from "../link.ts";
 import { Channel, WINDOW } from "./channel.ts";
@@ -8,7 +8,7 @@ import { POLL, POLL_SECONDS, STREAM, STREAM_SECONDS } from "./downstream.ts";
 import { watch } from "./page.ts";
 import { post } from "./request.ts";
 import { Session, type Terms } from "./session.ts";
-import { counted, join, number, OPEN, readNumber } from "./wire.ts";
+import { counted, number, OPEN, readNumber } from "./wire.ts";
 
 const MAX_OPENS = 4; // under way at a time to one host, once it has a session
 const ANSWER = 3000; // ms after which a stream seems to be held back

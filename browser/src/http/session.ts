@@ -7,7 +7,7 @@ import { Timer } from "./request.ts";
 import { Upstream } from "./upstream.ts";
 import { ACK, CREDIT, END, OPENED, PING, readNumber, record, type RecordEvents, UP_HEAD } from "./wire.ts";
 
-const ACKNOWLEDGE_SIZE = 1 << 18; // bytes received that are acknowledged at once; fewer,
+const ACKNOWLEDGE_SIZE = 1 << 19; // bytes received that are acknowledged at once; fewer,
 const ACKNOWLEDGE_TIME = 1000; // ms later
 
 /** What the server says of a session it has made. */

@@ -3,22 +3,24 @@
  * under way; everything kept until it is acknowledged, and sent again from there.
  */
 
+import { join, sizeOf } from "../data.ts";
 import type { Bytes } from "../engine.ts";
 import type { Channel } from "./channel.ts";
 import { isFinal, pause, post, Timer } from "./request.ts";
 import type { Session } from "./session.ts";
-import { counted, join, number, RECORD_HEAD, UP } from "./wire.ts";
+import { counted, number, UP } from "./wire.ts";
 
 const MAX_REQUESTS = 2;
 const LEAST_BODY = 4096; // what is not taken in such pieces is not taken
 const FIRST_BODY = 1 << 16;
+const LARGEST_BODY = 1 << 20; // or one is not on its way while another is being answered
 const QUICK = 50; // ms that a request may take beyond the shortest: then the next is larger,
 const SLOW = 200; // and above this, smaller, or other channels would wait behind it
 const ANSWER = 5000; // ms for an answer; beyond that,
 const RATE = 16; // bytes a ms at least, or
 const SLOWER = 8; // times less than there were in the last request
 const SMALL_TIME = 300_000; // ms that bodies stay small after one was swallowed
-const KEEPALIVE = 60_000; // bytes that a page may leave behind
+const KEEPALIVE = 45_000; // bytes, and a record, that a page may leave behind
 
 export class Upstream {
   /** The server has all below. */
@@ -43,11 +45,14 @@ export class Upstream {
   private flushing = false;
   private mustSend = false;
   private readonly retry = new Timer(() => this.flush());
+  private readonly limit: number;
 
   constructor(
     private readonly session: Session,
-    private readonly limit: number,
-  ) {}
+    limit: number,
+  ) {
+    this.limit = Math.min(limit, LARGEST_BODY);
+  }
 
   /** Send a record of the session's own, before what channels have. */
   control(record: Bytes): void {
@@ -95,8 +100,7 @@ export class Upstream {
   leave(last: Bytes): void {
     const from = this.end - this.acknowledged > KEEPALIVE / 2 ? this.next : this.acknowledged;
     this.fill(KEEPALIVE - (this.end - from));
-    this.kept.push(last);
-    this.end += last.length;
+    this.keep([last]);
     void this.post(from, this.slice(from, this.end - from), null, true).catch(() => {});
   }
 
@@ -117,21 +121,21 @@ export class Upstream {
     // After a failure one at a time, until one gets through.
     while (this.requests.size < (this.failures ? 1 : MAX_REQUESTS)) {
       const limit = Math.min(this.limit, this.largest);
-      if (this.next === this.end) this.fill(limit);
+      this.fill(limit - (this.end - this.next));
       const body = this.slice(this.next, limit);
-      if (!body.length && !this.mustSend) return;
+      const size = sizeOf(body);
       // An empty one alongside another would tell no more than that one.
-      if (!body.length && this.requests.size) return;
+      if (!size && (!this.mustSend || this.requests.size)) return;
       this.mustSend = false;
-      this.next += body.length;
-      void this.send(this.next - body.length, body);
+      this.next += size;
+      void this.send(this.next - size, body, size);
     }
   }
 
-  private async send(from: number, body: Bytes): Promise<void> {
+  private async send(from: number, body: Bytes[], size: number): Promise<void> {
     const request = new AbortController();
     const began = performance.now();
-    const timer = setTimeout(() => request.abort(), ANSWER + body.length / Math.max(RATE, this.rate / SLOWER));
+    const timer = setTimeout(() => request.abort(), ANSWER + size / Math.max(RATE, this.rate / SLOWER));
     this.requests.add(request);
     let acknowledged: number | undefined;
     let isTooLarge = false;
@@ -152,9 +156,9 @@ export class Upstream {
     clearTimeout(timer);
     if (!this.requests.delete(request) || this.session.isOver) return;
     if (acknowledged === undefined) {
-      this.onFailure(body.length, isTooLarge || request.signal.aborted);
+      this.onFailure(size, isTooLarge || request.signal.aborted);
     } else {
-      this.onSuccess(body.length, performance.now() - began);
+      this.onSuccess(size, performance.now() - began);
       this.session.heard();
       this.acknowledge(acknowledged);
     }
@@ -185,10 +189,10 @@ export class Upstream {
     this.restart(pause(this.failures));
   }
 
-  private post(from: number, body: Bytes, signal: AbortSignal | null, keepalive = false): Promise<Response> {
+  private post(from: number, body: Bytes[], signal: AbortSignal | null, keepalive = false): Promise<Response> {
     const { url, token } = this.session;
     const head = [number(UP, 1), counted(token, 1), number(this.session.acknowledgeDown(), 8), number(from, 8)];
-    return post(url, join([...head, body]), signal, keepalive);
+    return post(url, join([...head, ...body]), signal, keepalive);
   }
 
   // -- what is kept ------------------------------------------------------------------------------
@@ -204,16 +208,14 @@ export class Upstream {
       this.acknowledged = offset;
     }
     this.next = Math.max(this.next, offset);
-    const told = new Map<Channel, number>();
     while (this.marks.length && this.marks[0]!.at <= offset) {
       const { channel, sent } = this.marks.shift()!;
-      told.set(channel, sent);
+      channel.onSent(sent);
     }
-    told.forEach((sent, channel) => channel.onSent(sent));
   }
 
   /** So many bytes from there on, or what there is. */
-  private slice(from: number, size: number): Bytes {
+  private slice(from: number, size: number): Bytes[] {
     const parts: Bytes[] = [];
     let at = this.acknowledged;
     for (const part of this.kept) {
@@ -222,31 +224,29 @@ export class Upstream {
       }
       at += part.length;
     }
-    return parts.length === 1 ? parts[0]! : join(parts);
+    return parts;
   }
 
-  /** Make records of what waits, not much more than `limit` bytes. */
+  /** Make records of what waits: so many bytes, or a little more. */
   private fill(limit: number): void {
-    const { controls, ready } = this;
-    let size = controls.reduce((sum, record) => sum + record.length, 0);
-    for (const channel of ready) size += channel.size;
-    const into = new Uint8Array(Math.min(size, Math.max(limit, 2 * RECORD_HEAD)));
-    let at = 0;
-    while (controls.length && at + controls[0]!.length <= into.length) {
-      into.set(controls[0]!, at);
-      at += controls.shift()!.length;
-    }
-    while (ready.length && at + RECORD_HEAD < into.length) {
+    const { ready } = this;
+    const end = this.end + limit;
+    this.keep(this.controls);
+    this.controls = [];
+    while (ready.length && this.end < end) {
       const channel = ready.shift()!;
       if (!channel.isReady) continue;
-      const { end, sent } = channel.writeRecord(into, at);
-      at = end;
-      this.marks.push({ at: this.end + at, channel, sent });
+      this.keep(channel.makeRecord());
+      this.marks.push({ at: this.end, channel, sent: channel.sent });
       if (channel.isReady) ready.push(channel);
       this.session.forgetIfOver(channel);
     }
-    if (!at) return;
-    this.kept.push(into.subarray(0, at));
-    this.end += at;
+  }
+
+  private keep(parts: Bytes[]): void {
+    for (const part of parts) {
+      this.kept.push(part);
+      this.end += part.length;
+    }
   }
 }

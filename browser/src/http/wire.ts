@@ -1,5 +1,6 @@
 /** The bytes of requests and records: docs/http-carrier.md in numbers. */
 
+import { join } from "../data.ts";
 import type { Bytes } from "../engine.ts";
 
 export const OPEN = 1;
@@ -32,33 +33,18 @@ export function readNumber(bytes: Bytes, at: number, width: number): number {
   return value;
 }
 
-export function join(parts: Bytes[]): Bytes {
-  const whole = new Uint8Array(parts.reduce((size, part) => size + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    whole.set(part, at);
-    at += part.length;
-  }
-  return whole;
-}
-
 /** A byte string behind its length. */
 export function counted(bytes: Bytes, width: number): Bytes {
   return join([number(bytes.length, width), bytes]);
 }
 
-/** Write a record's head in front of a payload of so many bytes. */
-export function writeHead(into: Bytes, at: number, type: number, size: number, channel: number): void {
-  into[at] = type;
-  into.set(number(size, 2), at + 2);
-  into.set(number(channel, 4), at + 4);
+/** The head of a record with so many bytes of payload. */
+export function recordHead(type: number, size: number, channel: number): Bytes {
+  return join([number(type * 2 ** 24 + size, 4), number(channel, 4)]);
 }
 
 export function record(type: number, channel: number, payload: Bytes = new Uint8Array(0)): Bytes {
-  const whole = new Uint8Array(RECORD_HEAD + payload.length);
-  writeHead(whole, 0, type, payload.length, channel);
-  whole.set(payload, RECORD_HEAD);
-  return whole;
+  return join([recordHead(type, payload.length, channel), payload]);
 }
 
 export interface RecordEvents {

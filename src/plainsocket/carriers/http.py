@@ -159,10 +159,10 @@ class Channel(Carrier):
             self._give_credit()
 
     def _give_credit(self) -> None:
-        """Once half of it is used up, fill it up again, and more than before where there is room:
-        a channel that uses much gets more on its way."""
+        """Once a quarter of it is used up, fill it up again, and more than before where there is
+        room: a channel that uses much gets more on its way."""
         waiting = self.unread()
-        if self._left + waiting <= self._credit // 2:
+        if self._left + waiting <= self._credit * 3 // 4:
             self._credit = self._session.commit(self._credit)
             amount = self._credit - self._left - waiting
             self._left += amount
