@@ -11,6 +11,7 @@ from typing import Any
 import gevent
 import gevent.local
 import pytest
+from gevent.event import Event
 from websockets.exceptions import ConnectionClosed as PeerClosed
 from websockets.sync.client import connect
 
@@ -92,7 +93,7 @@ def test_a_silent_connection_has_no_greenlet() -> None:
             for client in clients:
                 client.open()
                 assert opened.acquire(timeout=PATIENCE)
-            wait_until(lambda: server.call(greenlets) <= before)
+            wait_until(lambda: server.call(greenlets) <= before + 1)  # all had the same one
             assert len(server.server.connections) == 50
         finally:
             for client in clients:
@@ -148,6 +149,85 @@ def test_context_variables_and_greenlet_locals_do_not_leak() -> None:
         for peer, name in ((one, "alice"), (two, "bob"), (one, "alice"), (two, "bob")):
             peer.send(name)
             assert peer.recv(timeout=PATIENCE) == "nobody nobody"
+
+
+def test_a_greenlet_runs_one_after_another() -> None:
+    ran: list[tuple[int, contextvars.Context]] = []
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable")
+
+    class Noting(Endpoint):
+        def on_message(self, message: Message) -> None:
+            if message == "wait":
+                gevent.sleep(0.001)
+            ran.append((id(gevent.getcurrent()), contextvars.copy_context()))
+            variable.set(1)
+            self.ws.send(message)
+
+    with serving(Noting) as server, connect(server.url()) as one, connect(server.url()) as other:
+        for peer in (one, other, one, other):
+            for message in ("go", "wait"):
+                peer.send(message)
+                assert peer.recv(timeout=PATIENCE) == message
+        parked = server.server._http.dispatcher._parked  # type: ignore[union-attr]
+        wait_until(lambda: len(parked) == 1)  # the last one's answer came before its end
+        assert {greenlet for greenlet, _ in ran} == {id(parked[0])}
+    assert [len(context) for _, context in ran] == [0] * 8
+
+
+class Leaving(Endpoint):
+    """Leaves behind what a greenlet of its own would take away with it."""
+
+    local = gevent.local.local()
+    known: list[Any] = []  # noqa: RUF012
+
+    def on_message(self, message: Message) -> None:
+        me: Any = gevent.getcurrent()
+        found = None
+        if message == "local":
+            self.local.left = "a value"
+        elif message == "tree":
+            me.spawn_tree_locals = {"left": "a value"}
+        elif message == "timeout":
+            gevent.Timeout(0.05).start()
+        elif message == "kill":
+            gevent.spawn_later(0.05, me.kill)
+        elif message == "link":
+            me.link(lambda _: self.known.append("linked"))
+        else:  # not before: to look for a local is to be known, too
+            gevent.sleep(0.15)
+            found = getattr(self.local, "left", None) or me.spawn_tree_locals or None
+        self.ws.send(f"{message!s} {found} {len(self.known)}")
+
+
+@pytest.mark.parametrize("kind", ["local", "tree", "timeout", "kill", "link"])
+def test_a_greenlet_that_somebody_knows_runs_nothing_else(kind: str) -> None:
+    Leaving.known.clear()
+    with serving(Leaving) as server, connect(server.url()) as one, connect(server.url()) as other:
+        for peer, message in ((one, kind), (other, "what is there?"), (one, "and now?")):
+            peer.send(message)
+            linked = kind == "link" and message != kind
+            assert peer.recv(timeout=PATIENCE) == f"{message} None {int(linked)}"
+
+
+def test_methods_that_wait_do_not_hold_up_others() -> None:
+    go_on: list[Event] = []
+
+    class Waiting(Endpoint):
+        def on_message(self, message: Message) -> None:
+            if message == "wait":
+                go_on.append(Event())
+                go_on[-1].wait(PATIENCE)
+            self.ws.send(message)
+
+    with serving(Waiting) as server, connect(server.url()) as one, connect(server.url()) as other:
+        for _ in range(3):
+            one.send("wait")
+            wait_until(lambda: go_on)
+            for number in range(5):
+                other.send(str(number))
+                assert other.recv(timeout=PATIENCE) == str(number)
+            server.call(go_on.pop().set)
+            assert one.recv(timeout=PATIENCE) == "wait"
 
 
 def test_the_number_of_running_methods_is_limited() -> None:

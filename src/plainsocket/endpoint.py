@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import gevent
 
+from .carriers import calls
 from .errors import ConnectionClosed
 from .frames import CloseCode
 from .protocol import Message
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from .websocket import WebSocket
 
 logger: Final = logging.getLogger("plainsocket")
+
+_MOST_PARKED: Final = 64  # greenlets that wait for something to do
 
 
 class Endpoint:
@@ -35,7 +40,8 @@ class Endpoint:
     The methods of one connection never run at the same time, and they may wait for whatever they
     like; but no greenlet is kept for a connection at which nothing happens, so that a hundred
     thousand silent ones cost little. Each run of methods has fresh context variables and greenlet
-    locals. An exception closes the connection with 1011 and is logged once.
+    locals, though the greenlet may have run others before. An exception closes the connection with
+    1011 and is logged once.
     """
 
     ws: WebSocket
@@ -58,17 +64,29 @@ class Dispatcher:
     Who has waited for `timeout` seconds is closed with 1013.
     """
 
-    def __init__(self, limit: int, timeout: float) -> None:
+    def __init__(
+        self, limit: int, timeout: float, on_end: Callable[[WebSocket, str], None]
+    ) -> None:
+        """`on_end` is called once for each, when the socket is closed and `on_close` has returned,
+        with the name of its client."""
+        self.on_end = on_end
         self._limit = limit
         self._timeout = timeout
+        self._hub = gevent.get_hub()
         self._timers = TimerWheel.of_hub()
         self.timer_slot = 0
-        self._running: set[gevent.Greenlet[..., Any]] = set()
+        self._running: set[_Worker] = set()
         self._waiting: deque[Runner] = deque()
+        self._is_starting = False
+        self._done: list[_Worker] = []
+        self._parked: list[_Worker] = []
 
     def submit(self, runner: Runner) -> None:
-        if len(self._running) < self._limit:
-            self._spawn(runner)
+        """Run it as soon as there is room: at once, if that is now and this is the hub."""
+        if calls.current() is not self._hub:
+            self._hub.loop.run_callback(self.submit, runner)
+        elif len(self._running) < self._limit:
+            self._start(runner)
         else:
             runner.deadline = time.monotonic() + self._timeout
             self._waiting.append(runner)
@@ -81,38 +99,126 @@ class Dispatcher:
             self._waiting.popleft().give_up()
         return self._waiting[0].deadline if self._waiting else None
 
-    def _spawn(self, runner: Runner) -> None:
-        greenlet = gevent.Greenlet(self._run, runner)
-        self._running.add(greenlet)
-        greenlet.start()
+    def _start(self, runner: Runner) -> None:
+        """In the hub: run it, until it waits for something; what it sends leaves together."""
+        websocket = runner.websocket
+        worker = self._free_worker()
+        worker.job = runner
+        worker.gr_context = None  # a new one
+        self._running.add(worker)
+        websocket.begin_batch()
+        self._is_starting = True
+        calls.switch(worker)
+        self._is_starting = False
+        websocket.end_batch()
+        del worker  # or it would count as known
+        self._collect()
 
-    def _run(self, runner: Runner) -> None:
-        try:
-            runner.run()
-        finally:
-            self._running.discard(gevent.getcurrent())
-            if self._waiting:
-                self._spawn(self._waiting.popleft())
+    def _free_worker(self) -> _Worker:
+        while True:
+            while self._parked:
+                worker = self._parked.pop()
+                if not worker.dead:  # killed while it was parked
+                    return worker
+            calls.switch(_Worker(self))  # which parks
+            self._collect()
+
+    def finish(self, worker: _Worker) -> None:
+        """The worker, in which this runs, has done its job."""
+        self._running.discard(worker)
+        if not worker.is_killed:
+            self._done.append(worker)
+        if not self._is_starting:
+            self._hub.loop.run_callback(self._collect)
+
+    def park(self, worker: _Worker) -> None:
+        """A new one, in which this runs, is ready."""
+        self._done.append(worker)
+
+    def _collect(self) -> None:
+        """In the hub: keep the workers that are free; but those that somebody may still know, be
+        it greenlet-local values, a Timeout or a variable, are of no more use."""
+        while self._done:
+            worker = self._done.pop()
+            known = sys.getrefcount(worker) if hasattr(sys, "getrefcount") else 0
+            if worker.known is None:
+                worker.known = known
+            if (
+                known != worker.known
+                or not known
+                or worker.has_links()
+                or weakref.getweakrefcount(worker)
+                or worker.spawn_tree_locals
+                or len(self._parked) >= _MOST_PARKED
+            ):
+                calls.switch(worker)  # it has no job, and ends
+            else:
+                self._parked.append(worker)
+        if self._waiting and len(self._running) < self._limit:
+            self._hub.loop.run_callback(self._start_waiting)
+
+    def _start_waiting(self) -> None:
+        if self._waiting and len(self._running) < self._limit:
+            self._start(self._waiting.popleft())
 
     def kill(self) -> None:
-        """Kill what is running."""
-        for greenlet in list(self._running):
-            greenlet.kill(block=False)
+        """Kill what is running, and what could."""
+        for worker in [*self._running, *self._parked]:
+            worker.kill(block=False)
+
+
+class _Worker(gevent.Greenlet):  # type: ignore[type-arg]
+    """Runs what there is to do for one connection, then for another."""
+
+    __slots__ = ("_dispatcher", "is_killed", "job", "known")
+
+    spawning_stack_limit = 0  # it begins in the hub, of which there is nothing to remember
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        super().__init__()
+        self._dispatcher = dispatcher
+        self.job: Runner | None = None
+        self.known: int | None = None  # how many references there are where nobody knows it
+        self.is_killed = False
+
+    def _run(self) -> None:
+        dispatcher, hub = self._dispatcher, self.parent
+        dispatcher.park(self)
+        while True:
+            calls.switch(hub)
+            if self.job is None:
+                return
+            try:
+                self.job.run()
+            except BaseException:
+                self.is_killed = True
+                raise
+            finally:
+                self.job = None
+                dispatcher.finish(self)
 
 
 class Runner:
     """What drives one Endpoint."""
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        dispatcher: Dispatcher,
-        on_end: Callable[[WebSocket], None],
-    ) -> None:
-        """`on_end` is called once, when the socket is closed and `on_close` has returned."""
+    __slots__ = (
+        "_client_name",
+        "_dispatcher",
+        "_endpoint",
+        "_has_ended",
+        "_has_failed",
+        "_is_busy",
+        "_is_closed",
+        "_is_open",
+        "_wake_again",
+        "deadline",
+    )
+
+    def __init__(self, endpoint: Endpoint, dispatcher: Dispatcher, client_name: str) -> None:
+        """`client_name` is for the log."""
         self._endpoint = endpoint
         self._dispatcher = dispatcher
-        self._on_end = on_end
+        self._client_name = client_name
         self.deadline = 0.0  # by time.monotonic(), where it waits for its turn
         self._is_busy = False
         self._wake_again = False
@@ -120,6 +226,10 @@ class Runner:
         self._is_closed = False
         self._has_failed = False
         self._has_ended = False
+
+    @property
+    def websocket(self) -> WebSocket:
+        return self._endpoint.ws
 
     def give_up(self) -> None:
         """The server is too busy: close; `on_close` is still called when there is room."""
@@ -137,12 +247,11 @@ class Runner:
             self._dispatcher.submit(self)
 
     def run(self) -> None:
-        """Do what there is to do. In a greenlet of its own."""
+        """Do what there is to do. In a greenlet that is nobody else's meanwhile."""
         websocket = self._endpoint.ws
         self._wake_again = False
         try:
-            with websocket.batch():
-                self._run(websocket)
+            self._run(websocket)
         except BaseException:
             websocket.abort()  # killed
             self._has_failed = True
@@ -180,4 +289,4 @@ class Runner:
         if not self._has_ended:
             self._has_ended = True
             websocket.end_endpoint()
-            self._on_end(websocket)
+            self._dispatcher.on_end(websocket, self._client_name)

@@ -298,7 +298,9 @@ class _HTTPServer(pywsgi.WSGIServer):
     def __init__(self, owner: Server, listener: Any, ssl_context: ssl.SSLContext | None) -> None:
         self.owner = owner
         self._ssl_context = ssl_context
-        self.dispatcher = Dispatcher(owner.options.max_handlers, owner.options.dispatch_timeout)
+        self.dispatcher = Dispatcher(
+            owner.options.max_handlers, owner.options.dispatch_timeout, self._end_endpoint
+        )
         self.idle = IdleConnections()
         self.kept: set[WebSocket | Arrival] = set()  # the connections that have no greenlet
         self._running: set[_Greenlet] = set()  # of those that came by _entrance
@@ -464,16 +466,15 @@ class _HTTPServer(pywsgi.WSGIServer):
             return
         endpoint = handler()
         endpoint.ws = websocket
-        client_name = host.client_name
-
-        def on_end(websocket: WebSocket) -> None:
-            self.forget(websocket)
-            self.owner.remove(websocket)
-            report_end(websocket, client_name, self.owner.options)
-
+        runner = Runner(endpoint, self.dispatcher, host.client_name)
         self.keep(websocket)
         host.open_websocket(websocket, accepted)
-        websocket.start_endpoint(Runner(endpoint, self.dispatcher, on_end))
+        websocket.start_endpoint(runner)
+
+    def _end_endpoint(self, websocket: WebSocket, client_name: str) -> None:
+        self.forget(websocket)
+        self.owner.remove(websocket)
+        report_end(websocket, client_name, self.owner.options)
 
     def keep(self, connection: WebSocket | Arrival) -> None:
         """Count a connection that has no greenlet, or not until its end."""

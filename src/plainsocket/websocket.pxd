@@ -55,6 +55,8 @@ cdef class WebSocket(Receiver):
     cdef readonly double opened_at
     cdef public Py_ssize_t timer_slot
 
+    cpdef begin_batch(self)
+    cpdef end_batch(self)
     cpdef bint has_messages(self)
     cpdef bint queue_shared(self, message) except -1
     cdef bint _has_something(self) except -1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -445,19 +444,12 @@ class WebSocket(Receiver):
         receiver = self._receiver
         if receiver is None:
             return
-        now = calls.monotonic()
-        self._batch_end = now + self._batch_time
-        self._cork_end = now + _CORK_TIME
         self._receiver = None
-        self._carrier.cork()
-        self._delivering = True
+        self.begin_batch()
         try:
             calls.switch(receiver)
         finally:
-            self._delivering = False
-            self._carrier.uncork()
-        if self._carrier.buffered:
-            self._watch_for_stall()
+            self.end_batch()
 
     # -- for Endpoint ----------------------------------------------------------------------------
 
@@ -467,18 +459,15 @@ class WebSocket(Receiver):
         self._refuse_long()
         runner.wake()
 
-    @contextlib.contextmanager
-    def batch(self) -> Iterator[None]:
-        """Let what is sent in the block leave together, at the latest when the block waits."""
+    def begin_batch(self) -> None:
+        """In the hub: let what is sent until `end_batch` leave together."""
         now = calls.monotonic()
         self._batch_end = now + self._batch_time
         self._cork_end = now + _CORK_TIME
         self._delivering = True
         self._carrier.cork()
-        self._hub.loop.run_callback(self._end_batch)  # as soon as this greenlet waits or ends
-        yield
 
-    def _end_batch(self) -> None:
+    def end_batch(self) -> None:
         self._delivering = False
         self._carrier.uncork()
         if self._carrier.buffered:
