@@ -521,6 +521,15 @@ def what_the_dead_have_left_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert list(left.parent.iterdir()) == []
 
 
+def test_siblings_meet_where_a_sockets_path_is_short_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / ("x" * 100)))
+    assert Nodes.of_siblings().directory.parent.parent == Path("/tmp")
+    monkeypatch.setenv("RUNTIME_DIRECTORY", "/run/short:/run/other")
+    assert Nodes.of_siblings().directory.parent.parent == Path("/run/short")
+
+
 def test_nodes_that_can_not_be_meant(tmp_path: Path) -> None:
     machines = {"a": ("127.0.0.1", 1)}
     impossible: list[dict[str, Any]] = [

@@ -27,6 +27,7 @@ import gevent
 from gevent import getcurrent
 from gevent import socket as gsocket
 from gevent.event import Event
+from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
@@ -49,7 +50,8 @@ _MOST: Final = 256 * 1024  # bytes of a piece of a link, at most
 _BUFFER: Final = 64 * 1024  # bytes that a link keeps on their way: what is there can't be overtaken
 _MAC_SIZE: Final = 16
 _NONCE_SIZE: Final = 16
-_MOST_LINKS: Final = 4096
+_MOST_LINKS: Final = 4096  # from this machine, and as many from others
+_MOST_UNPROVEN: Final = 256  # of those, that have not shown that they know the secret
 _MOST_YIELDED: Final = 1024
 _LENGTH: Final = struct.Struct("!I")
 _COUNT: Final = struct.Struct("!cQ")
@@ -163,18 +165,23 @@ class Handover:
         self._claims: dict[bytes, _Claim] = {}
         self._yielded: OrderedDict[bytes, None] = OrderedDict()
         self._relays: set[_Relay] = set()
-        pool = Pool(_MOST_LINKS)
-        self._servers = [StreamServer(_of_gevent(self.node.listener), self._serve_unix, spawn=pool)]
+        self._unproven = BoundedSemaphore(_MOST_UNPROVEN)
+        self._servers: list[StreamServer] = []
         try:
+            self._start(self.node.listener, self._serve_unix)
             if self.node.address is not None:
                 host, port = self.node.address
-                listener = _of_gevent(listen(host=host, port=port, reuse_port=True))
-                self._servers.append(StreamServer(listener, self._serve_tcp, spawn=pool))
-            for server in self._servers:
-                server.start()
+                self._start(listen(host=host, port=port, reuse_port=True), self._serve_tcp)
         except BaseException:
             self.close()
             raise
+
+    def _start(self, listener: Any, serve: Callable[[Any, Any], None]) -> None:
+        listener = gsocket.socket(
+            listener.family, listener.type, listener.proto, fileno=listener.detach()
+        )
+        self._servers.append(StreamServer(listener, serve, spawn=Pool(_MOST_LINKS)))
+        self._servers[-1].start()
 
     def new_token(self) -> bytes:
         """A session's token, by which all nodes know its owner."""
@@ -395,7 +402,7 @@ class Handover:
 
     def _serve_tcp(self, sock: Any, _address: Any) -> None:
         with contextlib.suppress(OSError, ValueError, KeyError):
-            with gevent.Timeout(_HEAD_TIME, TimeoutError()):
+            with gevent.Timeout(_HEAD_TIME, TimeoutError()), self._unproven:
                 _watch_over(sock)
                 challenge = os.urandom(_NONCE_SIZE)
                 sock.sendall(challenge)
@@ -688,12 +695,6 @@ def _read_exactly(sock: Any, size: int) -> bytes:
             raise LinkError("the other node has ended the link")
         data += piece
     return data
-
-
-def _of_gevent(sock: Any) -> Any:
-    if isinstance(sock, gsocket.socket):
-        return sock
-    return gsocket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
 
 
 def _nothing_more(_size: int) -> bytes:

@@ -95,7 +95,11 @@ class Nodes:
     def of_siblings(cls) -> Nodes:
         """Those of the processes that this one's parent has started, as gunicorn's workers are."""
         folder = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or tempfile.gettempdir()
-        nodes = cls(Path(folder, f"plainsocket-{os.geteuid()}", _parent()))
+        place = Path(f"plainsocket-{os.geteuid()}", _parent())
+        try:
+            nodes = cls(Path(folder, place))
+        except ValueError:  # its name is too long
+            nodes = cls(Path("/tmp", place))
         nodes._others_beside = True
         return nodes
 
