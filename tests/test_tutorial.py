@@ -42,6 +42,7 @@ from websockets.typing import Origin, Subprotocol
 
 import needs
 from browsers import Browser
+from page import Page as HTTPPage
 from plainsocket import Options
 from plainsocket.cli import _parser
 from processes import ROOT, START, Program, running
@@ -762,6 +763,45 @@ def test_several_processes(folder: Folder) -> None:
             for _ in range(10):
                 check_echo(folder)
             assert other.interrupt() == 0, other.output
+
+
+@uses(DEPLOY, "one_of_many_pages.py")
+def test_several_processes_and_a_page_by_http(folder: Folder) -> None:
+    with (
+        serving(folder, "one_of_many_pages.py"),
+        running(sys.executable, "-u", "one_of_many_pages.py", cwd=folder.path) as other,
+    ):
+        wait_until(lambda: len(listeners(folder.port)) == 2)
+        check_pages(folder.port)
+        assert other.interrupt() == 0, other.output
+
+
+@uses(DEPLOY, "machine.py")
+def test_two_machines(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = folder.path / "machine.py"
+    text = file.read_text().replace("7087", str(free_port()))
+    text = text.replace("10.0.0.1", "127.0.0.1").replace("10.0.0.2", "127.0.0.2")
+    file.write_text(text.replace('host="127.0.0.1", ', ""))  # both on one address, here
+    monkeypatch.setenv("NODES_SECRET", "of these two, for as long as the test lasts")
+    monkeypatch.setenv("MACHINE", "one")
+    with serving(folder, "machine.py"):
+        monkeypatch.setenv("MACHINE", "two")
+        with running(sys.executable, "-u", "machine.py", cwd=folder.path) as other:
+            wait_until(lambda: len(listeners(folder.port)) == 2)
+            check_pages(folder.port)
+            assert other.interrupt() == 0, other.output
+
+
+def check_pages(port: int) -> None:
+    """Each request of a page may come to another process."""
+    for _ in range(4):
+        with HTTPPage(port) as one:
+            ws = one.socket()
+            for number in range(5):
+                ws.send(f"{number}")
+                assert ws.receive() == f"{number}"
+            ws.close()
+            assert ws.closed.wait(PATIENCE)
 
 
 PROXIES = {
