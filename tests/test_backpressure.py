@@ -202,8 +202,7 @@ def test_the_kernel_keeps_nothing_for_a_stalled_peer_that_was_given_up(
         assert is_in_the_kernel(server.port, peer)
         wait_until(lambda: server.server.connections)
         wait_until(lambda: not server.server.connections)
-        time.sleep(0.2)
-        assert not is_in_the_kernel(server.port, peer)
+        wait_until(lambda: not is_in_the_kernel(server.port, peer))
 
 
 # -- many stalled peers --------------------------------------------------------------------------

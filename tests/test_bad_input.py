@@ -33,7 +33,7 @@ def server(caplog: pytest.LogCaptureFixture) -> Iterator[Running]:
             {"/echo": echo, "/raises": raises},
             max_message_size=1000,
             max_fragments=10,
-            handshake_timeout=0.5,
+            handshake_timeout=1.5,
             close_timeout=1.0,
         ) as running,
         connect(running.url()) as healthy,
@@ -261,7 +261,7 @@ def test_a_close_that_is_never_answered_is_cut(
 def test_a_peer_that_answers_no_ping_is_given_up(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "plainsocket")
     with (
-        serving(ping_interval=0.2, ping_timeout=0.3) as server,
+        serving(ping_interval=0.2, ping_timeout=1.5) as server,
         connect(server.url()) as healthy,
         RawClient(server.port) as silent,
     ):
@@ -345,12 +345,12 @@ def test_a_message_that_stays_unfinished_gets_1008(caplog: pytest.LogCaptureFixt
 
 @pytest.mark.slow
 def test_a_message_that_grows_may_take_its_time() -> None:
-    with serving(message_timeout=0.5) as server, RawClient(server.port) as client:
+    with serving(message_timeout=1.5) as server, RawClient(server.port) as client:
         client.open()
         for number in range(3):
             opcode = Opcode.CONTINUATION if number else Opcode.BINARY
             client.send_frame(opcode, bytes(70_000), fin=False)
-            time.sleep(0.4)
+            time.sleep(0.7)
         client.send_frame(Opcode.CONTINUATION)
         assert len(client.receive_frame()[1]) == 3 * 70_000
 

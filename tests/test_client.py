@@ -191,7 +191,7 @@ def test_other_greenlets_run_meanwhile() -> None:
 
     def handle(sock: Any) -> None:
         request = read_head(sock)
-        gevent.sleep(0.1)
+        gevent.sleep(0.5)
         sock.sendall(good_answer(request))
         sock.recv(1)
 

@@ -255,7 +255,7 @@ def test_garbage_is_cut_at_once(garbage: bytes) -> None:
 
 @pytest.mark.parametrize("sent", [b"", REQUEST[:5], REQUEST[:-1]])
 def test_slow_client_and_missing_nul_are_cut_in_time(sent: bytes) -> None:
-    with policy_server(timeout=0.1) as (server, beside):
+    with policy_server(timeout=0.4) as (server, beside):
         with RawClient(port_of(server)) as client:
             client.send(sent)
             assert echoes(beside)
@@ -414,7 +414,7 @@ def test_without_it_the_question_is_no_http(wanted: Any) -> None:
 
 
 def test_what_only_begins_like_it_is_no_http() -> None:
-    with serving(echo, flash_policy=True, handshake_timeout=0.1) as server:
+    with serving(echo, flash_policy=True, handshake_timeout=1.0) as server:
         for other in (b"<html>", b"\x16\x03\x01", b"<policy-file-request/>\n"):
             assert ask(server.port, other).startswith(b"HTTP/1.1 400 ")
         assert ask(server.port, REQUEST[:-1]).startswith(b"HTTP/1.1 408 ")

@@ -47,6 +47,7 @@ def application(environ, start_response):
     ws = environ.get("wsgi.websocket")
     path = environ["PATH_INFO"]
     if path == "/slow":
+        print("slow", flush=True)
         gevent.sleep(1)
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"slept"]
@@ -70,7 +71,7 @@ wrapped = plainsocket.wsgi(application)
 
 
 class SmallWorker(plainsocket.gunicorn.Worker):
-    options = plainsocket.Options(max_message_size=10, handshake_timeout=0.5)
+    options = plainsocket.Options(max_message_size=10, handshake_timeout=2.0)
 
 
 class SlowWorker(plainsocket.gunicorn.Worker):
@@ -275,7 +276,7 @@ def test_ctrl_c_ends_it_at_once(kind: str, tmp_path: Path) -> None:
         client.open()
         begin = time.monotonic()
         assert at.program.interrupt() == 0
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 15  # of the 30 s of graceful_timeout
 
 
 # -- plainsocket's worker ------------------------------------------------------------------------
@@ -352,14 +353,14 @@ def test_sigterm_closes_politely_and_quickly(tmp_path: Path) -> None:
         request = threading.Thread(target=lambda: slow.append(at.get("/slow")))
         request.start()
         clients[0].send_frame(Opcode.TEXT, b"last words")
-        time.sleep(0.2)  # so that the slow request is being served
+        at.program.wait_for("^slow$")
         begin = time.monotonic()
         at.terminate()
         for client in clients:
             assert client.receive_close() == (1001, "server is stopping")
             client.send_frame(Opcode.CLOSE, b"\x03\xe9")
         assert at.program.wait() == 0
-        assert time.monotonic() - begin < 5  # of the 30 s of graceful_timeout
+        assert time.monotonic() - begin < 15  # of the 30 s of graceful_timeout
         request.join(PATIENCE)
         assert slow == [b"slept"]
     assert at.program.output.count('"GET /echo HTTP/1.1" 101 ') == 250
@@ -400,7 +401,7 @@ def test_graceful_timeout_ends_what_does_not_end_itself(tmp_path: Path) -> None:
         os.kill(worker, signal.SIGTERM)
         assert client.receive_close()[0] == 1001
         at.program.wait_for(r"Worker graceful timeout \(pid:\d+\)")
-        assert 2.5 < time.monotonic() - begin < 5
+        assert 2.5 < time.monotonic() - begin < 15
         assert int(at.get("/")) != worker
         at.program.wait_for('"GET /stubborn HTTP/1.1" 101 ')
 
@@ -414,7 +415,7 @@ def test_a_request_that_sigterm_overtakes(tmp_path: Path) -> None:
         client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert client.receive_head().startswith("HTTP/1.1 200 ")
         assert at.program.wait() == 0
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 15  # of the 30 s of graceful_timeout
 
 
 def test_a_handshake_that_sigterm_overtakes(tmp_path: Path) -> None:

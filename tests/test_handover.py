@@ -109,6 +109,12 @@ def pids(program: Program) -> list[int]:
     return [int(pid) for pid in re.findall(r"^ready (\d+)$", program.output, re.MULTILINE)]
 
 
+def wait_for_pids(program: Program, count: int) -> None:
+    """What has been printed is not read in the same moment."""
+    wait_until(lambda: len(pids(program)) >= count)
+    assert len(pids(program)) == count
+
+
 def is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -128,7 +134,7 @@ def test_no_attempt_fails(folder: Folder, pause: float) -> None:
                 assert client.receive_close() == (1001, "server is stopping")
                 client.send_frame(Opcode.CLOSE, b"\x03\xe9")
                 assert client.receive_rest() == b""
-            assert len(pids(program)) == number + 1
+            wait_for_pids(program, number + 1)
         load.wait_for_more()
         *old, newest = pids(program)
         deadline = time.monotonic() + START
@@ -148,7 +154,7 @@ def test_who_comes_while_there_is_no_server_waits(folder: Folder) -> None:
     program_file.write_text("import time\ntime.sleep(1.0)\n" + program_file.read_text())
     with launched(folder) as program, RawClient(folder.port) as early:
         early.open()
-        assert len(pids(program)) == 1
+        wait_for_pids(program, 1)
 
 
 def test_a_new_server_that_does_not_start_leaves_the_old_one_alone(folder: Folder) -> None:

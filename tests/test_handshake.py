@@ -560,9 +560,9 @@ def test_origins_with_a_star(origin: str, pattern: str, allowed: bool) -> None:
 
 def test_long_origin_costs_no_more_than_linear_time() -> None:
     options = Options(origins=["https://*.*.*.example.com"])
-    start = time.monotonic()
+    start = time.process_time()
     outcome_of(request({"origin": "https://" + "." * 1200}), options)
-    assert time.monotonic() - start < 1  # 3 s and more, were each star tried at each place
+    assert time.process_time() - start < 1  # 3 s and more, were each star tried at each place
 
 
 @pytest.mark.parametrize(("origin", "host"), SAME_HOST)

@@ -287,7 +287,7 @@ def test_slow_heads() -> None:
             time.sleep(1 / 4 if second < 4 else 1)
             if all(map(ended_by_server, slow)):
                 break
-        assert time.monotonic() - start < 3.0 + 3.0
+        assert time.monotonic() - start < 3.0 + TIMEOUT
         assert all(map(ended_by_server, slow))
         with Attacker(server.port) as late:
             late.open()
@@ -368,7 +368,7 @@ def test_a_flood_over_max_connections_gets_503() -> None:
         with Attacker(server.port) as next_one:
             next_one.open()
         print(f"\nrecovered after {(time.monotonic() - start) * 1000:.0f} ms")
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < TIMEOUT
 
 
 def test_a_flood_from_one_address_gets_429() -> None:
@@ -394,7 +394,7 @@ def test_a_flood_from_one_address_gets_429() -> None:
         start = time.monotonic()
         with Attacker(server.port) as next_one:
             next_one.open()
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < TIMEOUT
 
 
 def test_handshakes_at_the_same_time_do_not_pass_the_limit_of_an_address() -> None:
@@ -543,7 +543,7 @@ def test_a_close_that_is_never_answered(how: str, then: str) -> None:
             closes(how, client)
         start = time.monotonic()
         while server.files() > files:
-            assert time.monotonic() - start < 1.0 + 3.0
+            assert time.monotonic() - start < 1.0 + TIMEOUT
             for client in clients:
                 if then == "chatty":
                     with suppress(OSError):

@@ -835,9 +835,9 @@ def test_end_of_the_connection_is_noticed_before_the_silence(mode: str) -> None:
 
 @pytest.mark.slow
 def test_silent_page_answers_pings_and_lives() -> None:
-    with serving(ping_interval=0.3, ping_timeout=0.3) as running, Page(running.port) as page:
+    with serving(ping_interval=0.3, ping_timeout=1.0) as running, Page(running.port) as page:
         ws = page.socket()
-        wait_until(lambda: page.pings > 4)
+        wait_until(lambda: page.pings > 5)  # for longer than both
         ws.send("well")
         assert ws.receive() == "well"
 

@@ -332,7 +332,7 @@ class SlowLine:
 
 SIZE = 8 << 20  # bytes
 RATE = 2_000_000.0  # bytes a second: some 4 s
-SHORT: dict[str, Any] = {"ping_interval": 0.3, "ping_timeout": 0.3}  # seconds
+SHORT: dict[str, Any] = {"ping_interval": 0.3, "ping_timeout": 0.7}  # seconds
 
 
 def keep_until_told(ws: plainsocket.WebSocket) -> None:
@@ -351,7 +351,7 @@ def test_a_large_message_that_crawls_out_is_no_sign_of_death() -> None:
     ):
         start = time.monotonic()
         assert len(peer.recv(timeout=30)) == SIZE
-        assert time.monotonic() - start > 4 * sum(SHORT.values())  # else nothing has been tested
+        assert time.monotonic() - start > 3 * sum(SHORT.values())  # else nothing has been tested
         peer.send("got it")
         assert peer.recv(timeout=PATIENCE) == "good"
 
@@ -371,7 +371,7 @@ def test_a_large_message_that_crawls_in_is_no_sign_of_death() -> None:
         peer.send(bytes(SIZE))
         peer.send("and this")
         assert peer.recv(timeout=30) == str(SIZE)
-        assert time.monotonic() - start > 4 * sum(SHORT.values())  # else nothing has been tested
+        assert time.monotonic() - start > 3 * sum(SHORT.values())  # else nothing has been tested
         assert peer.recv(timeout=PATIENCE) == "8"
 
 
@@ -394,7 +394,7 @@ def test_our_own_pauses_are_no_sign_of_death() -> None:
     with serving(handler, **SHORT) as server, connect(server.url()) as peer:
         for number in range(pauses * chunk):
             peer.send(f"{number:>20000}")
-        assert peer.recv(timeout=PATIENCE) == "all"
+        assert peer.recv(timeout=2 * PATIENCE) == "all"
 
 
 @pytest.mark.slow
@@ -470,7 +470,7 @@ def test_pings_of_many_at_once_each_get_their_own_answer() -> None:
 
 def test_keepalive_sets_latency() -> None:
     with (
-        serving(ping_interval=0.1, ping_timeout=PATIENCE) as server,
+        serving(ping_interval=1.0, ping_timeout=PATIENCE) as server,
         SlowLine(server.port, delay=DELAY) as line,
         connect(line.url) as peer,
     ):
@@ -494,7 +494,7 @@ def test_keepalive_sets_latency() -> None:
 @pytest.mark.slow
 def test_peers_that_answer_stay_and_the_one_that_does_not_goes() -> None:
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(serving(ping_interval=0.2, ping_timeout=1.0))
+        server = stack.enter_context(serving(ping_interval=0.2, ping_timeout=3.0))
         peers = [stack.enter_context(connect(server.url())) for _ in range(10)]
         with RawClient(server.port) as silent:
             silent.open()

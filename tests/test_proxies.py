@@ -136,6 +136,13 @@ def open_websocket(
     return peer
 
 
+def only_one(server: Running) -> plainsocket.WebSocket:
+    """The one that is open; those of tests before may still be about to end."""
+    wait_until(lambda: len(server.server.connections) == 1)
+    (ws,) = server.server.connections
+    return ws
+
+
 class Requests:
     """What a Page sends its requests by: through the proxy, and counted."""
 
@@ -203,8 +210,7 @@ def test_pings_of_both_ends(proxy: Started) -> None:
     started, server = proxy
     with open_websocket(started) as peer:
         assert peer.ping().wait(PATIENCE)
-        wait_until(lambda: server.server.connections)
-        (ws,) = server.server.connections
+        ws = only_one(server)
         assert 0 < server.call(ws.ping) < PATIENCE
 
 
@@ -224,8 +230,7 @@ def test_closes_of_the_server(proxy: Started) -> None:
 def test_closes_of_the_client(proxy: Started, code: int) -> None:
     started, server = proxy
     with open_websocket(started) as peer:
-        wait_until(lambda: server.server.connections)
-        (ws,) = server.server.connections
+        ws = only_one(server)
         peer.close(code, "bye")
     wait_until(lambda: ws.closed)
     assert (ws.close_code, ws.close_reason) == (code, "bye")
@@ -234,8 +239,7 @@ def test_closes_of_the_client(proxy: Started, code: int) -> None:
 def test_a_client_that_vanishes(proxy: Started) -> None:
     started, server = proxy
     peer = open_websocket(started)
-    wait_until(lambda: server.server.connections)
-    (ws,) = server.server.connections
+    ws = only_one(server)
     peer.socket.shutdown(socket.SHUT_RDWR)
     wait_until(lambda: ws.closed)
     assert ws.close_code == 1006
@@ -322,8 +326,7 @@ def test_the_http_carrier(proxy: Started, *, tls: bool) -> None:
         first.send("close")
         assert first.closed.wait(PATIENCE)
         assert first.close_frame == (4001, "enough")
-        wait_until(lambda: len(server.server.connections) == 1)
-        (ws,) = server.server.connections
+        ws = only_one(server)
         second.close(4999, "bye")
         assert second.closed.wait(PATIENCE)
         wait_until(lambda: ws.closed)

@@ -708,11 +708,12 @@ def test_client_certificates(folder: Folder) -> None:
 def test_a_unix_socket(folder: Folder) -> None:
     path = folder.path / "plainsocket.sock"
     with running(sys.executable, "-u", "local.py", cwd=folder.path) as program:
-        deadline = time.monotonic() + PATIENCE
-        while not path.exists():
-            assert time.monotonic() < deadline, program.output
-            time.sleep(0.02)
-        time.sleep(0.1)  # from its bind to its listen
+
+        def listens() -> bool:
+            with socket.socket(socket.AF_UNIX) as probe:
+                return probe.connect_ex(str(path)) == 0
+
+        wait_until(listens)
         assert path.stat().st_mode & 0o777 == 0o660
         with unix_connect(str(path), "ws://localhost/echo", proxy=None) as peer:
             peer.send("Hello")

@@ -362,9 +362,15 @@ def test_a_slow_reader_makes_send_wait() -> None:
 
             sending = server.call(lambda: gevent.spawn(send_all))
             wait_until(lambda: server.call(lambda: kept.ws.buffered_amount) >= 50_000)
-            count = len(sent)
-            time.sleep(0.2)
-            assert len(sent) == count < 400
+            counts = [-1]
+
+            def stands_still() -> bool:
+                counts.append(len(sent))
+                time.sleep(0.2)
+                return counts[-2] == counts[-1]
+
+            wait_until(stands_still)
+            assert len(sent) < 400
             assert server.call(lambda: kept.ws.buffered_amount) < 50_000 + 40_010
             for _ in range(400):
                 assert len(client.receive_frame()[1]) == 40_000
