@@ -20,7 +20,7 @@ from plainsocket import Endpoint
 from plainsocket.frames import Opcode
 from plainsocket.protocol import Message
 from rawclient import RawClient, frame
-from serving import PATIENCE, Running, serving, wait_until
+from serving import PATIENCE, serving, wait_until
 
 
 class Echo(Endpoint):
