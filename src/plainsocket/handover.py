@@ -242,9 +242,7 @@ class Handover:
                 return self._hand_on(owner, *whole)
             except Gone:
                 return None
-            except (
-                _Elsewhere
-            ):  # that one has just given it to a third: the page, or a proxy, hurries
+            except _Elsewhere:  # it has just given it to a third one
                 raise _unavailable() from None
         if self._sessions.is_stopping:  # so that no attempt fails because of a restart
             for sibling in random.sample(siblings := self.node.siblings(), len(siblings)):
