@@ -2,11 +2,14 @@
 
 import { makeGuarded } from "./guard/guard.ts";
 import { connect } from "./http/open.ts";
+import { shareConnections } from "./http/tabs.ts";
 import { carrierOf as carrierOfOurs } from "./interface.ts";
 import { makeWebSocket } from "./make.ts";
 
 const native = globalThis.WebSocket as typeof globalThis.WebSocket | undefined;
 const forced = /[?&]carrier=(\w+)/.exec(import.meta.url)?.[1];
+
+shareConnections();
 
 export const HTTPWebSocket = makeWebSocket(connect);
 export const GuardedWebSocket = native ? /* @__PURE__ */ makeGuarded(native) : HTTPWebSocket;

@@ -1,6 +1,7 @@
 /** `plainsocket-guard.js`: what the loader pulls for a page that is on its guard. */
 
 import { connect as connectByHTTP } from "../http/open.ts";
+import { shareConnections } from "../http/tabs.ts";
 import { attach, carrierOf, defineMembers } from "../interface.ts";
 import type { Plainsocket } from "../loader.ts";
 import { Socket } from "../socket.ts";
@@ -10,6 +11,7 @@ const { plainsocket } = globalThis as unknown as { plainsocket: Plainsocket };
 const { native } = plainsocket;
 const connect = native ? connectGuarded(native) : connectByHTTP;
 
+shareConnections();
 plainsocket.carrierOf = (socket) => carrierOf(socket) ?? "native";
 // From now on; the loader's own constructor is that of what has been made so far.
 if (native) globalThis.WebSocket = makeGuarded(native);

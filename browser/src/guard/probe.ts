@@ -3,9 +3,9 @@
  * the server answers before any handler; and, where that fails, whether HTTP does at that moment.
  */
 
-import { openBody } from "../http/open.ts";
-import { STREAM } from "../http/downstream.ts";
+import { encodeText, join } from "../data.ts";
 import { post } from "../http/request.ts";
+import { counted, number, OPEN } from "../http/wire.ts";
 
 export const PROBE = "plainsocket.probe";
 
@@ -65,9 +65,12 @@ async function askByHTTP(url: string): Promise<number | undefined> {
   const began = performance.now();
   const request = new AbortController();
   const timer = setTimeout(() => request.abort(), HTTP_TIME);
-  const nothing = new Uint8Array(0);
+  // An open without a token: all zeros, but for the channel's number and the seconds.
+  const head = new Uint8Array(28);
+  head[0] = OPEN;
+  head[21] = head[23] = 1;
   try {
-    const body = openBody(nothing, new Uint8Array(16), 1, STREAM, PROBE);
+    const body = join([head, counted(encodeText(PROBE), 2), number(0, 2)]);
     const response = await post(url.replace(/^ws/, "http"), body, request.signal);
     const isServers = response.status === 204 && response.headers.has("Plainsocket");
     return isServers ? performance.now() - began : undefined;

@@ -19,6 +19,7 @@ const ROTATE = 45_000; // ms after which a new response replaces the one that ru
 const HEAD = 3000; // ms for a stream's first byte: its head is sent at once
 const GRACE = 10_000; // ms for an answer beyond the time that the server may take
 const HELD = 1000; // ms that what was written may be under way
+const POLL_PAUSE = 1000; // ms between polls that may not wait
 const STREAM_AGAIN = 300_000; // ms until a stream is tried again
 const HEAD_SIZE = 9;
 
@@ -26,17 +27,21 @@ export class Downstream {
   /** All below has come. */
   received = 0;
   mode = STREAM;
+  /** How long a poll may wait; 0 where others need the connection. */
+  pollSeconds = POLL_SECONDS;
   private readonly reader: RecordReader;
   private number = 0; // of the newest request
   private answered = 0; // the newest one of which something came
-  private request: AbortController | undefined;
+  /** The current one. */
+  current: AbortController | undefined;
   private failures = 0;
   private lastByte = 0; // when it came
-  private readonly retry = new Timer(() => this.ask());
-  private readonly rotate = new Timer(() => this.ask());
+  /** Runs while nothing is asked for. */
+  readonly retrying = new Timer(() => this.ask());
+  private readonly rotating = new Timer(() => this.ask());
   private readonly silence = new Timer(() => this.onSilence());
-  private readonly held = new Timer(() => this.onHeld());
-  private written = 0; // by the server, as far as it told
+  private readonly lagging = new Timer(() => this.onHeld());
+  private toldWritten = 0; // by the server, as far as it told
   private pollUntil = 0;
 
   constructor(private readonly session: Session) {
@@ -46,23 +51,23 @@ export class Downstream {
   /** Read on from a response whose beginning made the session. */
   start(first: Bytes, body: ReadableStreamDefaultReader<Bytes> | undefined, mode: number, request: AbortController): void {
     if (mode === POLL) this.poll();
-    this.request = request;
-    this.rotate.set(ROTATE);
+    this.current = request;
+    this.rotating.set(ROTATE);
     this.watch();
     if (first.length) this.take(0, first);
     void this.read(this.number, body, first.length);
   }
 
   stop(): void {
-    for (const timer of [this.retry, this.rotate, this.silence, this.held]) timer.clear();
+    for (const timer of [this.retrying, this.rotating, this.silence, this.lagging]) timer.clear();
     this.number++;
-    this.request?.abort();
+    this.current?.abort();
   }
 
   /** Ask anew, unless something has come just now. Where the network changed, in any case. */
   wake(changed: boolean): void {
     if (changed) this.pollUntil = 0;
-    if (changed || this.retry.isSet || performance.now() - this.lastByte > HEAD) {
+    if (changed || this.retrying.isSet || performance.now() - this.lastByte > HEAD) {
       this.failures = 0;
       this.ask();
     }
@@ -70,14 +75,14 @@ export class Downstream {
 
   /** The server has written so far. */
   onWritten(offset: number): void {
-    this.written = Math.max(this.written, offset);
-    if (this.mode === STREAM && offset > this.received && !this.held.isSet) this.held.set(HELD);
+    this.toldWritten = Math.max(this.toldWritten, offset);
+    if (this.mode === STREAM && offset > this.received && !this.lagging.isSet) this.lagging.set(HELD);
   }
 
   private onHeld(): void {
-    if (this.written <= this.received || this.mode === POLL) return;
+    if (this.toldWritten <= this.received || this.mode === POLL) return;
     const since = performance.now() - this.lastByte;
-    if (since < HELD) this.held.set(HELD - since);
+    if (since < HELD) this.lagging.set(HELD - since);
     else this.pollFromNow();
   }
 
@@ -100,16 +105,16 @@ export class Downstream {
   // -- requests ----------------------------------------------------------------------------------
 
   /** Send a new request; the response before it ends by that. */
-  private ask(): void {
+  ask(): void {
     if (this.session.isOver) return;
-    this.retry.clear();
-    this.rotate.clear();
-    if (this.mode === POLL && performance.now() > this.pollUntil) this.mode = STREAM;
+    this.retrying.clear();
+    this.rotating.clear();
+    this.mode = performance.now() > this.pollUntil && this.pollSeconds ? STREAM : POLL;
     const number_ = ++this.number;
-    const before = this.request;
-    const request = (this.request = new AbortController());
+    const before = this.current;
+    const request = (this.current = new AbortController());
     void this.run(number_, request, before);
-    if (this.mode === STREAM) this.rotate.set(ROTATE);
+    if (this.mode === STREAM) this.rotating.set(ROTATE);
     this.expect(this.mode === STREAM ? HEAD : POLL_SECONDS * 1000 + GRACE);
   }
 
@@ -122,7 +127,7 @@ export class Downstream {
       number(this.session.acknowledgeDown(), 8),
       number(mine, 4),
       number(mode, 1),
-      number(mode ? POLL_SECONDS : STREAM_SECONDS, 1),
+      number(mode ? this.pollSeconds : STREAM_SECONDS, 1),
     ]);
     try {
       const response = await post(url, body, request.signal);
@@ -172,7 +177,8 @@ export class Downstream {
       this.onFailure(); // an end at once is no good order
     } else {
       this.failures = 0;
-      this.ask();
+      if (this.pollSeconds) this.ask();
+      else this.retrying.set(POLL_PAUSE);
     }
   }
 
@@ -194,11 +200,11 @@ export class Downstream {
 
   private onFailure(): void {
     if (this.session.isLost()) return;
-    this.request?.abort();
+    this.current?.abort();
     this.number++; // what is left of it is not listened to
-    this.rotate.clear();
+    this.rotating.clear();
     this.silence.clear();
-    this.retry.set(pause(++this.failures));
+    this.retrying.set(pause(++this.failures));
   }
 
   /** Bytes of the stream, from that offset on; some may have come before. */

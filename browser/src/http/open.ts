@@ -72,7 +72,17 @@ async function open(host: Host, channel: Channel, offered: Session | undefined):
   const attempt = async (mode: number): Promise<boolean> => {
     const request = new AbortController();
     requests.push(request);
-    const body = openBody(offered ? offered.token : new Uint8Array(0), nonce, id, mode, channel.protocols.join(", "));
+    const body = join([
+      number(OPEN, 1),
+      counted(offered ? offered.token : new Uint8Array(0), 1),
+      nonce,
+      number(id, 4),
+      number(mode, 1),
+      number(mode ? POLL_SECONDS : STREAM_SECONDS, 1),
+      number(WINDOW, 4),
+      counted(encodeText(channel.protocols.join(", ")), 2),
+      number(0, 2),
+    ]);
     const response = await post(channel.url, body, request.signal);
     if (response.status === 204 && offered && response.headers.has("Plainsocket")) {
       offered.heard();
@@ -103,21 +113,6 @@ async function open(host: Host, channel: Channel, offered: Session | undefined):
     clearTimeout(timer);
     clearTimeout(given);
   }
-}
-
-/** An open request. */
-export function openBody(token: Bytes, nonce: Bytes, id: number, mode: number, protocols: string): Bytes {
-  return join([
-    number(OPEN, 1),
-    counted(token, 1),
-    nonce,
-    number(id, 4),
-    number(mode, 1),
-    number(mode ? POLL_SECONDS : STREAM_SECONDS, 1),
-    number(WINDOW, 4),
-    counted(encodeText(protocols), 2),
-    number(0, 2),
-  ]);
 }
 
 function begin(host: Host, channel: Channel, id: number, terms: Terms, offered: Session | undefined): Session {

@@ -18,6 +18,13 @@ export interface Terms {
   largestBody: number;
 }
 
+let follower: ((session: Session) => void) | undefined;
+
+/** Have one function called with each session, again when it has heard something or is over. */
+export function follow(by: (session: Session) => void): void {
+  follower = by;
+}
+
 const latin1 = (bytes: Bytes): string => String.fromCharCode(...bytes);
 
 export class Session implements RecordEvents {
@@ -27,9 +34,9 @@ export class Session implements RecordEvents {
   readonly down: Downstream;
   private readonly up: Upstream;
   private readonly reach: number;
-  private readonly channels = new Map<number, Channel>();
+  private readonly channelsByNumber = new Map<number, Channel>();
   private lastNumber = 0;
-  private lastHeard = performance.now();
+  private lastHeard!: number;
   private acknowledged = 0; // of what was received
   private readonly acknowledging = new Timer(() => this.up.demand());
 
@@ -43,6 +50,7 @@ export class Session implements RecordEvents {
     this.reach = reach;
     this.up = new Upstream(this, largestBody - UP_HEAD - token.length);
     this.down = new Downstream(this);
+    this.heard();
   }
 
   get carrier(): string {
@@ -60,23 +68,23 @@ export class Session implements RecordEvents {
     channel.session = this;
     channel.number = number;
     this.lastNumber = Math.max(this.lastNumber, number);
-    this.channels.set(number, channel);
+    this.channelsByNumber.set(number, channel);
     this.up.add(channel);
   }
 
   /** An open that failed: the server may have accepted it all the same. */
   remove(channel: Channel): void {
-    if (!this.channels.delete(channel.number)) return;
+    if (!this.channelsByNumber.delete(channel.number)) return;
     this.control(record(END, channel.number));
   }
 
   /** The channel has found another session. */
   release(channel: Channel): void {
-    this.channels.delete(channel.number);
+    this.channelsByNumber.delete(channel.number);
   }
 
   forgetIfOver(channel: Channel): void {
-    if (channel.isOver) this.channels.delete(channel.number);
+    if (channel.isOver) this.channelsByNumber.delete(channel.number);
   }
 
   flushSoon(channel: Channel): void {
@@ -91,6 +99,7 @@ export class Session implements RecordEvents {
 
   heard(): void {
     this.lastHeard = performance.now();
+    follower?.(this);
   }
 
   onWritten(offset: number): void {
@@ -109,17 +118,17 @@ export class Session implements RecordEvents {
   }
 
   onData(number: number, piece: Bytes): void {
-    this.channels.get(number)?.onData(piece);
+    this.channelsByNumber.get(number)?.onData(piece);
   }
 
   onRecord(type: number, number: number, payload: Bytes): void {
-    const channel = this.channels.get(number);
+    const channel = this.channelsByNumber.get(number);
     if (type === PING) {
       this.up.demand();
     } else if (type === ACK) {
       this.up.acknowledge(readNumber(payload, 0, 8));
     } else if (type === END && !number) {
-      this.finish(false);
+      this.endAll(false);
     } else if (type === CREDIT) {
       channel?.onCredit(readNumber(payload, 0, 4));
     } else if (type === OPENED) {
@@ -145,32 +154,33 @@ export class Session implements RecordEvents {
 
   /** The server does not know the session, or can't be reached. */
   fail(): void {
-    this.finish(true);
+    this.endAll(true);
   }
 
   /** The server sent what may not be. */
   refuse(): void {
     if (this.isOver) return;
     this.up.leave(record(END, 0));
-    this.finish(true);
+    this.endAll(true);
   }
 
   /** The page goes away, and says so. */
   leave(): void {
-    this.channels.forEach((channel) => channel.link.close(1001, ""));
+    this.channelsByNumber.forEach((channel) => channel.link.close(1001, ""));
     this.up.leave(record(END, 0));
-    this.finish(true);
+    this.endAll(true);
   }
 
-  private finish(failed: boolean): void {
+  private endAll(failed: boolean): void {
     if (this.isOver) return;
     this.isOver = true;
+    follower?.(this);
     this.acknowledging.clear();
     this.up.stop();
     this.down.stop();
     this.onOver(this);
     // One that is being opened may find another session.
-    this.channels.forEach((channel) => channel.isSettled && channel.fail(failed));
+    this.channelsByNumber.forEach((channel) => channel.isSettled && channel.fail(failed));
   }
 
   /** Something has changed for the better: try at once what waits. */

@@ -40,7 +40,7 @@ export class Upstream {
   private largest = FIRST_BODY;
   private ceiling = Infinity; // of that,
   private smallUntil = 0; // for so long
-  private rate = 0; // bytes a ms
+  private lastRate = 0; // bytes a ms
   private shortest = Infinity; // ms that a request took
   private flushing = false;
   private mustSend = false;
@@ -135,7 +135,7 @@ export class Upstream {
   private async send(from: number, body: Bytes[], size: number): Promise<void> {
     const request = new AbortController();
     const began = performance.now();
-    const timer = setTimeout(() => request.abort(), ANSWER + size / Math.max(RATE, this.rate / SLOWER));
+    const timer = setTimeout(() => request.abort(), ANSWER + size / Math.max(RATE, this.lastRate / SLOWER));
     this.requests.add(request);
     let acknowledged: number | undefined;
     let isTooLarge = false;
@@ -167,7 +167,7 @@ export class Upstream {
 
   private onSuccess(size: number, took: number): void {
     this.failures = 0;
-    this.rate = size / took;
+    this.lastRate = size / took;
     if (performance.now() > this.smallUntil) this.ceiling = Infinity;
     this.shortest = Math.min(this.shortest, took);
     const busy = took - this.shortest;
@@ -178,7 +178,6 @@ export class Upstream {
 
   private onFailure(size: number, wasSwallowed: boolean): void {
     if (this.session.isLost()) return;
-    this.rate = 0;
     if (wasSwallowed) {
       this.largest = this.ceiling = Math.max(LEAST_BODY, size >> 2);
       this.smallUntil = performance.now() + SMALL_TIME;
