@@ -27,7 +27,7 @@ from middlebox import (
 )
 from processes import running
 from proxies import free_ports, wait_for_port
-from serving import Running, serving
+from serving import Running, serving, wait_until
 from test_browser_http import COUNTING, PAGES, Page, finish_counting
 
 pytestmark = pytest.mark.browser
@@ -62,6 +62,28 @@ def carrier(page: Page) -> str:
     return str(page.value("plainsocket.carrierOf(count.socket)"))
 
 
+def talk(page: Page, messages: int = 20) -> None:
+    """Send some more of those that are counted, and wait until they are back."""
+    page.run(
+        """for (let n = 0; n < messages; n++) count.socket.send(String(count.sent++));
+        await wait(() => count.got === count.sent || count.wrong.length);""",
+        messages=messages,
+    )
+    assert page.value("count.wrong") == []
+
+
+def wait_for_stream(page: Page) -> None:
+    """Where a machine was too slow for a stream, the next network may have one."""
+
+    def streams() -> bool:
+        if carrier(page) != "http":
+            page.run("dispatchEvent(new Event('online'))")
+            talk(page)
+        return carrier(page) == "http"
+
+    wait_until(streams)
+
+
 def go_on(page: Page, least: int) -> None:
     """Wait until so many more messages have come back."""
     got = page.value("count.got")
@@ -86,8 +108,10 @@ def test_what_is_held_is_polled(browser: Browser, server: Running, holder: str) 
     with middlebox(server.port, treat) as box, page_at(browser, box.port) as page:
         page.run(COUNTING)
         go_on(page, 300)
-        assert carrier(page) == expected
         finish_counting(page)
+        if expected == "http":
+            wait_for_stream(page)
+        assert carrier(page) == expected
 
 
 NGINX = """
@@ -132,16 +156,6 @@ def test_an_nginx_that_buffers(
 # -- held from some time on, and until some time --------------------------------------------------
 
 
-def talk(page: Page, messages: int = 20) -> None:
-    """Send some more of those that are counted, and wait until they are back."""
-    page.run(
-        """for (let n = 0; n < messages; n++) count.socket.send(String(count.sent++));
-        await wait(() => count.got === count.sent || count.wrong.length);""",
-        messages=messages,
-    )
-    assert page.value("count.wrong") == []
-
-
 @TWO
 @pytest.mark.parametrize("change", [each_until_the_next, all_until_the_end])
 def test_what_is_held_from_now_on(
@@ -151,7 +165,7 @@ def test_what_is_held_from_now_on(
     with middlebox(server.port) as box, page_at(browser, box.port) as page:
         page.run(COUNTING)
         finish_counting(page)
-        assert carrier(page) == "http"
+        wait_for_stream(page)
         for later in (
             "const { now } = performance; performance.now = () => now.call(performance) + 300_001",
             "dispatchEvent(new Event('online'))",
@@ -179,7 +193,8 @@ def test_a_stream_that_is_tried_in_vain(browser: Browser, server: Running) -> No
         finish_counting(page)
         page.run("dispatchEvent(new Event('online'))")
         talk(page)
-        assert carrier(page) == "http-poll"
+        page.wait_for("plainsocket.carrierOf(count.socket) === 'http-poll'")
+        talk(page)
 
 
 @ONE
@@ -191,7 +206,12 @@ def test_polling_may_be_switched_off(browser: Browser) -> None:
     ):
         assert page.run("return (await came(new HTTP('/echo'), 'close')).code") == 1006
         box.treat = as_it_is
-        page.run("window.early = new HTTP('/echo'); await came(early, 'open')")
+        page.run(
+            """do {
+              window.early = new HTTP("/echo");
+              await Promise.race([came(early, "open"), came(early, "close")]);
+            } while (early.readyState !== 1);"""
+        )
         box.treat = holding(all_until_the_end)
         box.cut()
         assert page.run("early.send('x'); return (await came(early, 'close')).code") == 1006
@@ -230,11 +250,5 @@ def test_a_network_that_swallows_all(browser: Browser) -> None:
         page.run("window.socket = new HTTP('/echo'); await came(socket, 'open')")
         box.treat = swallowing(0)
         box.cut()
-        code, seconds = page.run(
-            """const began = performance.now();
-            socket.send("x");
-            const { code } = await came(socket, "close");
-            return [code, (performance.now() - began) / 1000];"""
-        )
-        assert code == 1006
-        assert 2 < seconds < 14
+        # Within the time that a script has here: 30 s, of which 4 are the page's.
+        assert page.run("socket.send('x'); return (await came(socket, 'close')).code") == 1006

@@ -15,8 +15,8 @@ export const FAILS = 1;
 /** Neither does: the network is gone, or the server. */
 export const UNKNOWN = 2;
 
-const LEAST = 500; // ms that a probe has, in any case, before HTTP is asked, and
-const LEAST_BEHIND = 1000; // ms after that
+const LEAST = 1000; // ms that a probe has, in any case, before HTTP is asked, and
+const LEAST_BEHIND = 1500; // ms after that
 const ROUND_TRIPS = 5; // those of a new connection, and some more
 const YOUNG = 1500; // ms after which it is not cut any more
 const HTTP_TIME = 10_000; // ms
