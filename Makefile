@@ -76,7 +76,7 @@ bench-quick: ## the same, shorter
 
 fuzz: $(FUZZ_VENV)/.installed ## fuzz for FUZZ_SECONDS each (60)
 	@mkdir -p fuzz/crashes
-	@status=0; for target in protocol deflate handshake forwarded; do \
+	@status=0; for target in protocol deflate handshake forwarded carrier; do \
 		echo "== $$target, $(FUZZ_SECONDS) s"; \
 		mkdir -p fuzz/.work/$$target; \
 		$(FUZZ_VENV)/bin/python fuzz/fuzz_$$target.py -max_total_time=$(FUZZ_SECONDS) \

@@ -10,11 +10,14 @@ import itertools
 import random
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Final, Literal
 from urllib.parse import unquote_to_bytes
 
+from plainsocket.carriers import posts
+from plainsocket.carriers.records import UP, Kind, RecordError, RecordReader
 from plainsocket.deflate import Deflater, Inflater
 from plainsocket.forwarded import Client, ProxyError, ProxyHeader, TrustedProxies, read_proxy_header
 from plainsocket.frames import CloseCode, Opcode, apply_mask, is_valid_close_code, read_header
@@ -629,9 +632,104 @@ def _read_proxy_header(pieces: list[bytes]) -> ProxyHeader | str | None:
     return None
 
 
+# -- the http carrier's streams and requests ------------------------------------------------------
+
+_LENGTHS: Final = {  # of docs/http-carrier.md, by type: least and most bytes of payload
+    0: (1, 16384),
+    1: (4, 4),
+    2: (7, 16384),
+    3: (0, 0),
+    4: (8, 8),
+    5: (0, 0),
+}
+
+
+def carrier(data: bytes) -> None:
+    """The first byte chooses what is read, the second how it is cut."""
+    if len(data) < 2:
+        return
+    choice, seed, rest = data[0], data[1], data[2:]
+    if choice & 1:
+        _check_post(rest)
+        return
+    kinds = frozenset(Kind) if choice & 2 else UP
+    expected, is_good = _naive_records(rest, kinds)
+    for pieces in ([rest], _chopped(rest, 1), _chopped(rest, seed)):
+        records, was_good = _read_records(pieces, kinds)
+        assert was_good is is_good
+        # Those before a bad one may be lost with it: the session is over.
+        assert records == expected if is_good else records == expected[: len(records)]
+
+
+def _read_records(
+    pieces: list[bytes], kinds: frozenset[Kind]
+) -> tuple[list[tuple[int, int, bytes]], bool]:
+    reader = RecordReader(kinds)
+    records: list[tuple[int, int, bytes]] = []
+    for piece in pieces:
+        try:
+            for kind, channel, payload in reader.feed(piece):
+                if kind == Kind.DATA:  # each byte by itself, as neighbours may come together
+                    records += [(0, channel, payload[i : i + 1]) for i in range(len(payload))]
+                else:
+                    records.append((kind, channel, payload))
+        except RecordError:
+            return records, False
+    return records, True
+
+
+def _naive_records(
+    data: bytes, kinds: frozenset[Kind]
+) -> tuple[list[tuple[int, int, bytes]], bool]:
+    records: list[tuple[int, int, bytes]] = []
+    while len(data) >= 8:
+        kind, zero = data[0], data[1]
+        size = int.from_bytes(data[2:4], "big")
+        channel = int.from_bytes(data[4:8], "big")
+        if zero or kind not in kinds or channel >= 1 << 31:
+            return records, False
+        least, most = _LENGTHS[kind]
+        if not least <= size <= most or ((kind in (4, 5)) != (channel == 0) and kind != 3):
+            return records, False
+        if len(data) < 8 + size:
+            break
+        payload, data = data[8 : 8 + size], data[8 + size :]
+        value = int.from_bytes(payload, "big")
+        if (kind == 1 and not 0 < value < 1 << 31) or (kind == 4 and value >= 1 << 53):
+            return records, False
+        if kind == 0:
+            records += [(0, channel, payload[i : i + 1]) for i in range(size)]
+        else:
+            records.append((kind, channel, payload))
+    return records, True
+
+
+def _check_post(body: bytes) -> None:
+    """What a request is read as, written again, is the request."""
+    with suppress(posts.PostError):
+        if (up := posts.read_up(body)) is not None:
+            numbers = up.received.to_bytes(8, "big") + up.offset.to_bytes(8, "big")
+            assert body[1:] == bytes((len(up.token),)) + up.token + numbers + up.data
+    with suppress(posts.PostError):
+        down = posts.read_down(body)
+        numbers = down.offset.to_bytes(8, "big") + down.number.to_bytes(4, "big")
+        end = bytes((down.is_poll, down.seconds))
+        assert body[1:] == bytes((len(down.token),)) + down.token + numbers + end
+    with suppress(posts.PostError):
+        made = posts.read_open(body)
+        again = bytes((len(made.token),)) + made.token + made.nonce
+        again += made.channel.to_bytes(4, "big") + bytes((made.is_poll, made.seconds))
+        again += made.credit.to_bytes(4, "big")
+        for text in (made.subprotocols, made.extensions):
+            again += len(text).to_bytes(2, "big") + text.encode("latin-1")
+        assert body[1:] == again
+        assert not any(character in made.subprotocols for character in "\r\n\0")
+
+
 ALL: Final[dict[str, Callable[[bytes], None]]] = {
     "protocol": protocol,
     "deflate": deflate,
     "handshake": handshake,
     "forwarded": forwarded,
+    "carrier": carrier,
 }
