@@ -218,10 +218,12 @@ class Sessions:
             raise _no_polling()
         if session.responses >= _MOST_RESPONSES:
             raise Refused(HTTPStatus.TOO_MANY_REQUESTS, "There are as many responses already.")
+        # An acknowledgement may have overtaken this request: then the page has come further.
+        offset = max(post.offset, session.outbox.acknowledged)
         response = Response(
             session,
-            posts.stream_from(post.offset),
-            post.offset,
+            posts.stream_from(offset),
+            offset,
             is_poll=post.is_poll,
             seconds=post.seconds,
             has_hung_up=host.has_hung_up,
