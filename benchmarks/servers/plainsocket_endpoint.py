@@ -11,6 +11,8 @@ if not hasattr(plainsocket, "Endpoint"):
 
 
 class Echo(plainsocket.Endpoint):
+    __slots__ = ()
+
     def on_message(self, message: str | bytes) -> None:
         self.ws.send(message)
 

@@ -44,6 +44,8 @@ class Endpoint:
     1011 and is logged once.
     """
 
+    __slots__ = ("__weakref__", "ws")  # a subclass has a __dict__, unless it says so too
+
     ws: WebSocket
     """The connection; its messages come by `on_message`, not by `receive`."""
 
