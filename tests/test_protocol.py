@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plainsocket.frames import Opcode, header
-from plainsocket.protocol import FRAGMENT_SIZE, MAX_PINGS, Frame, Message, Protocol, Role, State
+from plainsocket.protocol import (
+    FRAGMENT_SIZE,
+    FRAMES_AT_ONCE,
+    MAX_PINGS,
+    Frame,
+    Message,
+    Protocol,
+    Role,
+    State,
+)
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 KEY: Final = bytes.fromhex("37fa213d")
@@ -1293,3 +1302,31 @@ def test_masked_frame_where_there_are_none_is_refused() -> None:
     server = Protocol(masked=False)
     assert server.receive(header(Opcode.TEXT, 2, key=b"abcd") + b"hi") == []
     assert (server.close_code, server.close_reason) == (1002, "masked frame from a client")
+
+
+# -- one read, and others' turn -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["text", "ping", "fragment"])
+def test_of_very_many_frames_in_one_read_some_are_held_back(kind: str) -> None:
+    count = 3 * FRAMES_AT_ONCE + 7
+    opcode = {"text": Opcode.TEXT, "ping": Opcode.PING, "fragment": Opcode.CONTINUATION}[kind]
+    frame = header(opcode, 0, fin=kind != "fragment", key=KEY)
+    begin, end = b"", b""
+    if kind == "fragment":
+        begin, end = header(Opcode.TEXT, 0, fin=False, key=KEY), header(opcode, 0, key=KEY)
+    protocol = Protocol()
+    messages, pings, turns = protocol.receive(begin + frame * count + end), 0, 1
+    while True:
+        assert len(messages) <= FRAMES_AT_ONCE * turns
+        assert len(protocol.pings_due) <= FRAMES_AT_ONCE
+        pings += len(protocol.take_pongs())
+        if not protocol.holding:
+            break
+        messages += protocol.receive(b"")
+        turns += 1
+    assert turns == 4
+    assert (len(messages), pings) == {"text": (count, 0), "ping": (0, count), "fragment": (1, 0)}[
+        kind
+    ]
+    assert protocol.close_code is None

@@ -42,6 +42,10 @@ control frame can go in between."""
 HOLD_SIZE: Final = 64 * 1024
 """Bytes that inflating may make of one read before the rest of it is held back."""
 
+FRAMES_AT_ONCE: Final = 1024
+"""Frames of one read before the rest of it is held back: of empty ones it may have eleven thousand,
+which in pure Python would keep all others waiting."""
+
 MAX_PINGS: Final = 64
 """Pings waiting for their pong; of more the oldest are forgotten."""
 
@@ -263,11 +267,17 @@ class Protocol:
 
     def _read(self, data: bytes, messages: list[Message]) -> None:
         position, end = 0, len(data)
+        others = 0  # frames that were not whole messages
         while True:
             frame = self._frame
             if frame is None:
                 if self._kind is None and not self._stream_next:
                     position = self._read_whole(data, position, end, messages)
+                others += 1
+                if others + len(messages) > FRAMES_AT_ONCE and position < end:
+                    self._rest = data[position:]
+                    self.holding = True
+                    return
                 frame = read_header(data, position)
                 if frame is None:
                     self._rest = data[position:]
@@ -352,7 +362,7 @@ class Protocol:
         """
         masked = 0 if self.is_client or not self._is_masked else 0x80
         head = 6 if masked else 2
-        while end - position >= head:
+        while end - position >= head and len(messages) < FRAMES_AT_ONCE:
             kind, length = data[position], data[position + 1] - masked
             if not 0 <= length <= 126:
                 break
