@@ -18,7 +18,13 @@ pytest_plugins = ["works_with"]
 
 # Each run tries the same examples, so that a run fails by what was changed and by nothing else.
 # HYPOTHESIS_PROFILE=default looks for new ones, and `make fuzz` does so for as long as one likes.
-hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+# Nor does it fail by what else the machine has to do.
+hypothesis.settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 

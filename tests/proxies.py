@@ -199,8 +199,10 @@ def squid(folder: Path) -> Iterator[Proxy]:
     name = f"t{uuid.uuid4().hex[:24]}"  # of what it has in /dev/shm
     command = [path, "-N", "-d", "1", "-n", name, "-f", str(folder / "squid.conf")]
     with running_example(folder, "squid.conf", command, "", changes) as (program, ports):
-        yield Proxy("Squid", program, ports[PORT])
-        program.interrupt()  # or it leaves them there
+        try:
+            yield Proxy("Squid", program, ports[PORT])
+        finally:
+            program.interrupt()  # or it leaves them there
 
 
 @contextmanager
