@@ -12,6 +12,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -173,6 +174,7 @@ def main() -> None:
     parser.add_argument("--engines", default=",".join(ENGINES))
     parser.add_argument("--jobs", default="echo,delayed,h2,many,large,ticks,beside")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or browsers would stay behind
     wanted = arguments.jobs.split(",")
     rounds = {"rounds": arguments.rounds}
     with contextlib.ExitStack() as stack:
