@@ -5,6 +5,7 @@ cdef Py_ssize_t _BATCH_SIZE
 cdef Py_ssize_t _FLUSH_SIZE
 cdef Py_ssize_t _JOIN_BELOW
 cdef Py_ssize_t _MUCH
+cdef Py_ssize_t _RECORD
 
 cdef class TcpCarrier(Carrier):
     cdef readonly list _batch
@@ -22,10 +23,12 @@ cdef class TcpCarrier(Carrier):
     cdef readonly bint _reading
     cdef readonly Receiver _receiver
     cdef readonly object _socket
-    cdef readonly bint _tls
+    cdef readonly object _tls
     cdef readonly object _write_watcher
     cdef readonly bint _writing
 
+    cdef _read_records(self)
+    cdef _take(self, bytes data)
     cdef _account(self, Py_ssize_t size)
     cdef _drop_queue(self)
     cdef bint _next_batch(self) except -1

@@ -30,6 +30,7 @@ _BATCH_SIZE: Final = 64 * 1024  # bytes of small frames that leave in one call
 _FLUSH_SIZE: Final = 1024 * 1024  # bytes written in a row
 _JOIN_BELOW: Final = 4096  # bytes a buffer: copying so few is cheaper than a longer list
 _MUCH: Final = 4096  # bytes, of a read
+_RECORD: Final = 16 * 1024  # bytes: the most that a record of TLS holds (RFC 8446 section 5.1)
 _MAX_CONTROL: Final = 128  # control frames in the queue
 
 # What a socket says when it would block, plain or TLS.
@@ -83,7 +84,7 @@ class TcpCarrier(Carrier):
         self._hub = get_hub()
         self._socket: Any = None
         self._fd = -1
-        self._tls = False
+        self._tls: Any = None  # OpenSSL's connection: gevent's object around it would only wait
         self._read_watcher: Any = None
         self._write_watcher: Any = None
         self._reading = False
@@ -110,7 +111,7 @@ class TcpCarrier(Carrier):
         self._socket = sock
         _started.add(self)
         self._fd = sock.fileno()
-        self._tls = hasattr(sock, "pending")
+        self._tls = sock._sslobj if hasattr(sock, "pending") else None
         if head:
             self._batch = [head, *(self._batch or ())]
             self._account(len(head))
@@ -131,7 +132,7 @@ class TcpCarrier(Carrier):
         if self._reading and self._read_watcher is None:
             self._read_watcher = self._hub.loop.io(self._socket.fileno(), _READ)
             self._read_watcher.start(self._on_readable)
-            if self._tls:
+            if self._tls is not None:
                 self._hub.loop.run_callback(self._on_readable)
 
     def end(self, *, linger: bool) -> None:
@@ -178,6 +179,7 @@ class TcpCarrier(Carrier):
         self._read_watcher = self._write_watcher = None
         self._reading = self._writing = False
         self._drop_queue()
+        self._tls = None
         if self._socket is not None:
             self._socket.close()  # after its watchers: the loop must not meet its number again
 
@@ -196,33 +198,52 @@ class TcpCarrier(Carrier):
                 self._start_reading()
             else:
                 self._read_watcher.start(self._on_readable)
-                if self._tls:
+                if self._tls is not None:
                     self._hub.loop.run_callback(self._on_readable)
 
     def _on_readable(self) -> None:
-        # TLS may hold decrypted bytes that no event will tell of: read until it has none.
+        if self._tls is not None:
+            self._read_records()
+            return
+        if not self._reading or self.closed:
+            return
+        try:
+            data = calls.read(self._fd, self._much)
+        except OSError:
+            data = b""
+        if data is not None:
+            self._much = len(data) >= _MUCH
+            self._take(data)
+
+    def _read_records(self) -> None:
+        """The same under TLS, which gives one record at a time.
+
+        It may hold decrypted bytes that no event will tell of: these are all read. Behind a full
+        record there is probably another one.
+        """
+        size = 0
         while self._reading and not self.closed:
             try:
-                data = (
-                    self._socket.recv(calls.READ_SIZE)
-                    if self._tls
-                    else calls.read(self._fd, self._much)
-                )
+                data = self._tls.read(_RECORD)
             except _WOULD_BLOCK:
                 return
             except OSError:
                 data = b""
-            if data is None or self._receiver is None:
+            self._take(data)
+            size += len(data)
+            is_more_likely = len(data) == _RECORD and size < calls.READ_SIZE
+            if not (is_more_likely or self._tls is None or self._tls.pending()):
                 return
-            self._much = len(data) >= _MUCH
-            if data:
-                self._receiver.data_received(data)
-            else:
-                self._eof = True
-                self.pause_reading()
-                self._receiver.eof_received()
-            if not self._tls or not self._socket.pending():
-                return
+
+    def _take(self, data: bytes) -> None:
+        if self._receiver is None:
+            return
+        if data:
+            self._receiver.data_received(data)
+        else:
+            self._eof = True
+            self.pause_reading()
+            self._receiver.eof_received()
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -353,7 +374,7 @@ class TcpCarrier(Carrier):
             for buffer in (frame,) if isinstance(frame, bytes) else frame:
                 length = len(buffer)
                 size += length
-                if length >= _JOIN_BELOW and not self._tls:
+                if length >= _JOIN_BELOW and self._tls is None:
                     if small:
                         batch.append(b"".join(small))
                         small = []
@@ -370,8 +391,8 @@ class TcpCarrier(Carrier):
         """Write what the socket takes of the batch; return whether it took any."""
         batch = self._batch
         assert batch is not None
-        if self._tls:
-            sent = self._socket.send(batch[0])
+        if self._tls is not None:
+            sent = self._tls.write(batch[0])
         elif len(batch) == 1:
             sent = calls.write(self._fd, batch[0])
         else:
@@ -398,9 +419,9 @@ class TcpCarrier(Carrier):
         if self._half_closed:
             return
         self._half_closed = True
-        if self._tls:
+        if self._tls is not None:
             with contextlib.suppress(*_WOULD_BLOCK, OSError):
-                self._socket._sslobj.shutdown()  # writes close_notify; the peer's comes as EOF
+                self._tls.shutdown()  # writes close_notify; the peer's comes as EOF
         with contextlib.suppress(OSError):
             # Of the TCP connection: an SSLSocket's own method would drop the TLS state.
             _socket.socket.shutdown(getattr(self._socket, "_sock", self._socket), _socket.SHUT_WR)
