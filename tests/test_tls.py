@@ -196,7 +196,7 @@ def test_a_silent_endpoint_under_tls_has_no_greenlet() -> None:
         url = f"wss://localhost:{server.port}/endpoint"
         peers = [stack.enter_context(connect(url, ssl=client_context())) for _ in range(20)]
         wait_until(lambda: len(server.server.connections) == 20)
-        wait_until(lambda: server.call(greenlets) <= before)
+        wait_until(lambda: server.call(greenlets) <= before + 1)  # one ran for all
         for peer in peers:
             peer.send("still there?")
             assert peer.recv(timeout=PATIENCE) == "still there?"
