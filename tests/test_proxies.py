@@ -163,8 +163,12 @@ class Requests:
             origin = f"https://localhost:{self.port}"
         self.downs += body[0] == 3
         sent = {"Content-Type": CONTENT_TYPE, "Origin": origin, **headers}
-        connection.request("POST", path, body, sent)
-        return Reply(connection, connection.getresponse())
+        try:
+            connection.request("POST", path, body, sent)
+            return Reply(connection, connection.getresponse())
+        except BaseException:
+            connection.close()
+            raise
 
 
 @contextmanager
