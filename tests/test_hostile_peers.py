@@ -6,6 +6,7 @@ The figures are printed: `pytest -rP tests/test_hostile_peers.py`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -222,6 +223,11 @@ class Attacker(RawClient):
     def reset(self) -> None:
         """Leave by an RST."""
         reset(self.socket)
+
+    def end_sending(self) -> None:
+        """Half-close, unless the server has been quicker to end it all."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
 
     def receive_response(self) -> tuple[int, bytes]:
         """All that comes until the server ends the connection: its status, and all the bytes."""
@@ -766,7 +772,7 @@ def test_a_bad_request_is_the_last_one(
     before, executed_before = len(server.log()), executed(server)
     with Attacker(server.port) as client:
         client.send(request_ + NEXT)
-        client.socket.shutdown(socket.SHUT_WR)
+        client.end_sending()
         got, response = client.receive_response()
     assert "GET /smuggled" not in executed(server)[len(executed_before) :]
     assert got == status
@@ -797,7 +803,7 @@ def test_a_broken_body_is_the_end_even_where_the_application_does_not_mind(
     bad = post(CHUNKED, body).replace(b"/app", b"/careless")
     with Attacker(server.port) as client:
         client.send(bad + b"0\r\n\r\n" + NEXT)
-        client.socket.shutdown(socket.SHUT_WR)
+        client.end_sending()
         client.receive_response()
     assert executed(server)[before:] == ["POST /careless"]
 
@@ -835,7 +841,7 @@ def test_a_request_behind_an_upgrade_is_not_http(server_for_requests: Server) ->
         client.send(UPGRADE + b"\r\n" + NEXT)
         assert client.receive_head().startswith("HTTP/1.1 101 ")
         assert client.receive_close()[0] == 1002
-        client.socket.shutdown(socket.SHUT_WR)
+        client.end_sending()
         assert client.receive_rest() == b""
     assert executed(server)[before:] == []
 
@@ -850,7 +856,7 @@ def test_an_upgrade_for_the_application_takes_nothing_of_the_next_request(
     lines = b"Upgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: %d\r\n" % len(body)
     with Attacker(server.port) as client:
         client.send(post(lines, body) + get(b"/first") + get(b"/second"))
-        client.socket.shutdown(socket.SHUT_WR)
+        client.end_sending()
         client.receive_rest()
     # Or it is refused, with all behind it.
     assert executed(server)[before:] in (
@@ -878,7 +884,7 @@ def heads(line: Callable[[int], bytes]) -> Callable[[Server, int], None]:
     def attack(server: Server, size: int) -> None:
         with Attacker(server.port) as client:
             client.send(UPGRADE + line(size) + b"\r\n")
-            client.socket.shutdown(socket.SHUT_WR)
+            client.end_sending()
             client.receive_rest()
 
     return attack
@@ -907,7 +913,7 @@ def head_in_pieces(server: Server, count: int) -> None:
     with Attacker(server.port) as client:
         client.send(UPGRADE)
         send_in_pieces(client.socket, b"a:\r\n" * 30, count)
-        client.socket.shutdown(socket.SHUT_WR)
+        client.end_sending()
         client.receive_rest()
 
 
