@@ -296,7 +296,7 @@ class Protocol:
                 self._frame, self._seen = frame, 0
                 if (
                     frame.length >= _LARGE
-                    and end - position < frame.length <= 16 * (end - position)  # or it would cost
+                    and end - position < frame.length <= 32 * (end - position)  # or it would cost
                     and frame.opcode == Opcode.BINARY  # more than the peer has paid for
                     and frame.fin
                     and not (self._compressed or self._streams)
