@@ -81,9 +81,11 @@ static void print_latency(void)
 static void print_server(double ns)
 {
     double cpu = (double)(window.after.cpu_ns - window.before.cpu_ns);
+    /* A thread that ended meanwhile has taken its share of the sum along. */
+    uint64_t before = window.before.waited_ns, after = window.after.waited_ns;
+    double waited = after > before ? (double)(after - before) : 0;
     printf(", \"server\": {\"busy\": %.4f, \"waited\": %.4f, \"processes\": %u",
-           cpu / ns, (double)(window.after.waited_ns - window.before.waited_ns) / ns,
-           window.after.processes);
+           cpu / ns, waited / ns, window.after.processes);
     if (window.count)
         printf(", \"cpu_us\": %.4f", cpu / 1e3 / (double)window.count);
     printf("}");
