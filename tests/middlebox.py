@@ -3,6 +3,7 @@ and its answer what it is told."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import socket
@@ -265,7 +266,9 @@ def compressed(chunks: Iterator[bytes], *, flushes: bool) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def holding(change: Callable[[Iterator[bytes]], Iterator[bytes]]) -> Treatment:
+def holding(
+    change: Callable[[Iterator[bytes]], Iterator[bytes]], more_head: bytes = b""
+) -> Treatment:
     """Passes the carrier's answers on as `change` makes them."""
 
     def treat(exchange: Exchange) -> None:
@@ -274,22 +277,13 @@ def holding(change: Callable[[Iterator[bytes]], Iterator[bytes]]) -> Treatment:
         with exchange.ask() as answer:
             if answer.is_empty:
                 return exchange.near.sendall(answer.head + b"\r\n")
-            return exchange.give(answer.head, change(answer.chunks()))
+            return exchange.give(answer.head + more_head, change(answer.chunks()))
 
     return treat
 
 
 def compressing(*, flushes: bool) -> Treatment:
-    def treat(exchange: Exchange) -> None:
-        if not exchange.kind:
-            return as_it_is(exchange)
-        with exchange.ask() as answer:
-            if answer.is_empty:
-                return exchange.near.sendall(answer.head + b"\r\n")
-            head = answer.head + b"content-encoding: gzip\r\n"
-            return exchange.give(head, compressed(answer.chunks(), flushes=flushes))
-
-    return treat
+    return holding(functools.partial(compressed, flushes=flushes), b"content-encoding: gzip\r\n")
 
 
 def antivirus(exchange: Exchange) -> None:

@@ -477,3 +477,16 @@ class Page:
                 else:
                     self.sockets[channel].take(kind, payload)
             self._changed.notify_all()
+
+
+def converse(sockets: list[Socket], size: int) -> None:
+    """Have messages of all kinds echoed on all of them, the largest of `size` bytes; close them."""
+    for message in ("one", b"", "\N{SNOWMAN}" * 9000, bytes(size)):
+        for ws in sockets:
+            ws.send(message)
+        for ws in sockets:
+            assert ws.receive() == message
+    for ws in sockets:
+        ws.close(4000)
+        assert ws.closed.wait(PATIENCE)
+        assert ws.close_frame == (4000, "")

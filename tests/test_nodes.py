@@ -28,6 +28,7 @@ from page import (
     NewSession,
     Page,
     Reply,
+    converse,
     down_body,
     open_body,
     post,
@@ -128,15 +129,7 @@ def test_no_affinity_is_needed(tmp_path: Path, kind: str, mode: int) -> None:
         turn = InTurn(servers)
         with Page(servers[0].port, mode=mode, request=turn, origin=ORIGIN) as page:
             sockets = [page.socket() for _ in range(3)]  # some of them by the other server
-            for message in ("one", b"", "\N{SNOWMAN}" * 9000, bytes(300_000)):
-                for ws in sockets:
-                    ws.send(message)
-                for ws in sockets:
-                    assert ws.receive() == message
-            for ws in sockets:
-                ws.close(4000)
-                assert ws.closed.wait(PATIENCE)
-                assert ws.close_frame == (4000, "")
+            converse(sockets, 300_000)
             assert page.status is None
 
 

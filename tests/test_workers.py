@@ -18,7 +18,7 @@ import pytest
 
 import needs
 from browsers import Browser
-from page import POLL, STREAM, Page, Reply, Socket, post, replies
+from page import POLL, STREAM, Page, Reply, Socket, converse, post, replies
 from processes import Program, running
 from serving import PATIENCE, wait_until
 from test_gunicorn import WORKER, each_kind, gunicorn
@@ -60,15 +60,7 @@ def talk(port: int, number: int, *, origin: str = "http://127.0.0.1") -> None:
     """A page with two WebSockets that open, echo and close."""
     with Page(port, mode=(STREAM, POLL)[number % 2], origin=origin) as page:
         sockets = [page.socket() for _ in range(2)]
-        for message in ("one", b"", "\N{SNOWMAN}" * 9000, bytes(70_000)):
-            for ws in sockets:
-                ws.send(message)
-            for ws in sockets:
-                assert ws.receive() == message
-        for ws in sockets:
-            ws.close(4000)
-            assert ws.closed.wait(PATIENCE)
-            assert ws.close_frame == (4000, "")
+        converse(sockets, 70_000)
         assert page.status is None
 
 

@@ -348,7 +348,6 @@ class _HTTPServer(pywsgi.WSGIServer):
             client_socket.close()
             return
         try:
-            self.time_for_head = self.owner.options.handshake_timeout
             self._handle_counted(sock, address)
         finally:
             if sock.timeout != 0.0:  # else a WebSocket has taken it over
