@@ -14,6 +14,7 @@ SOURCES = [
     "head",
     "handshake",
     "peeked",
+    "greenlets",
     "entrance",
 ]
 """Of src/plainsocket, those that are compiled."""

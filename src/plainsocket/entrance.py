@@ -59,7 +59,6 @@ class Entrance:
         make_environ: Callable[[], dict[str, Any]],
     ) -> None:
         """`make_environ` makes what is the same in the environ of all requests."""
-        calls.keep_stacks()
         self.house = house
         self.options = options
         self.idle = idle

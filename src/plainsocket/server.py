@@ -30,6 +30,7 @@ from .endpoint import Dispatcher, Endpoint, Runner
 from .entrance import Arrival, Entrance
 from .forwarded import ProxyError, TrustedProxies, read_proxy_header
 from .frames import CloseCode
+from .greenlets import Greenlet
 from .handler import WebSocketHandler
 from .handshake import Accepted, Refused, Request, accept, printable, upgrade_required
 from .listening import address_of, adopt, listen
@@ -303,7 +304,7 @@ class _HTTPServer(pywsgi.WSGIServer):
         )
         self.idle = IdleConnections()
         self.kept: set[WebSocket | Arrival] = set()  # the connections that have no greenlet
-        self._running: set[_Greenlet] = set()  # of those that came by _entrance
+        self._running: set[Greenlet] = set()  # of those that came by _entrance
         self._max_connections = owner.options.max_connections or _max_open_files()
         self._handlers = Pool()
         self._served = 0  # connections that have a greenlet of _handlers
@@ -420,7 +421,7 @@ class _HTTPServer(pywsgi.WSGIServer):
 
     def _run(self, function: Callable[..., None], *arguments: Any) -> None:
         """Call a function in a greenlet, and begin at once."""
-        _Greenlet(self._running, function, arguments).switch()
+        Greenlet(self._running, function, arguments).switch()
 
     # -- and in their greenlets ------------------------------------------------------------------
 
@@ -566,34 +567,6 @@ def _is_endpoint(handler: Handler | type[Endpoint]) -> TypeGuard[type[Endpoint]]
 
 def _no_websocket() -> Refused:
     return Refused(HTTPStatus.NOT_FOUND, "No WebSocket is served at this path.")
-
-
-class _Greenlet(gevent.Greenlet):  # type: ignore[type-arg]
-    """What serves a connection. It begins in the hub, of which there is nothing to remember."""
-
-    spawning_stack_limit = 0
-
-    def __init__(
-        self,
-        running: set[_Greenlet],
-        function: Callable[..., None],
-        arguments: tuple[Any, ...],
-    ) -> None:
-        """While it runs it is in `running`."""
-        super().__init__()
-        self._running = running
-        self._job = function, arguments  # not Greenlet's `args`, which its repr shows
-        running.add(self)
-
-    def _run(self) -> None:
-        function, arguments = self._job
-        del self._job
-        try:
-            function(*arguments)
-        except ConnectionError:
-            pass  # it is gone before it was answered
-        finally:
-            self._running.discard(self)
 
 
 class _Routed(Host):

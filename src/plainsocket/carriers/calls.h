@@ -136,9 +136,12 @@ calls_this_thread(void)
     return PyThread_get_thread_ident();
 }
 
-/* CPython maps memory for the first Python frames of each greenlet, and unmaps it at the end: with
- * the page fault that is a tenth of what a handshake costs. Some such pieces are kept for the next
- * ones instead. All others, and the obmalloc's arenas, go where they went before. */
+/* CPython maps 16 KiB for the first Python frames of each greenlet, of which a page is touched, and
+ * unmaps them at the end: with the page fault that is a tenth of what a handshake costs, and that
+ * page more than all else of an idle handler. So a greenlet begins with a little allocated memory
+ * (CPython goes on in a new piece where a frame finds no room), and some of the large pieces are
+ * kept for the next ones. All others, and the obmalloc's arenas, go where they went before. */
+#define FIRST_STACK_SIZE 1024
 #define STACK_SIZE (16 * 1024) /* DATA_STACK_CHUNK_SIZE in CPython's pystate.c */
 #define MOST_STACKS 64
 
@@ -163,6 +166,10 @@ static void
 calls_stack_free(void *context, void *place, size_t size)
 {
     int is_kept = 0;
+    if (size == FIRST_STACK_SIZE) { /* greenlet frees those of a greenlet that has ended */
+        PyMem_RawFree(place);
+        return;
+    }
     if (size == STACK_SIZE && !__atomic_test_and_set(&calls_stacks_taken, __ATOMIC_ACQUIRE)) {
         is_kept = calls_stack_count < MOST_STACKS;
         if (is_kept)
@@ -174,13 +181,25 @@ calls_stack_free(void *context, void *place, size_t size)
 }
 
 static void
-calls_keep_stacks(void)
+calls_begin_small(void)
 {
-    if (calls_arenas.alloc != NULL)
-        return;
-    PyObject_GetArenaAllocator(&calls_arenas);
-    PyObjectArenaAllocator keeping = {calls_arenas.ctx, calls_stack_alloc, calls_stack_free};
-    PyObject_SetArenaAllocator(&keeping);
+#if !defined(PYPY_VERSION) && PY_VERSION_HEX >= 0x030B0000 && PY_VERSION_HEX < 0x030F0000
+    PyThreadState *state = PyThreadState_Get();
+    if (calls_arenas.alloc == NULL) {
+        PyObject_GetArenaAllocator(&calls_arenas);
+        PyObjectArenaAllocator ours = {calls_arenas.ctx, calls_stack_alloc, calls_stack_free};
+        PyObject_SetArenaAllocator(&ours);
+    }
+    _PyStackChunk *first = state->datastack_chunk == NULL ? PyMem_RawMalloc(FIRST_STACK_SIZE) : NULL;
+    if (first == NULL)
+        return; /* it has begun already, or CPython may see to it */
+    first->previous = NULL;
+    first->size = FIRST_STACK_SIZE;
+    first->top = 0;
+    state->datastack_chunk = first;
+    state->datastack_top = &first->data[1]; /* CPython takes a frame at 0 for a piece's first */
+    state->datastack_limit = (PyObject **)((char *)first + FIRST_STACK_SIZE);
+#endif
 }
 
 static int

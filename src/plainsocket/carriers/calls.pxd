@@ -13,4 +13,4 @@ cdef extern from "calls.h":
     unsigned long this_thread "calls_this_thread" ()
     object current "calls_current" ()
     object switch "calls_switch" (object greenlet)
-    void keep_stacks "calls_keep_stacks" ()
+    void begin_small "calls_begin_small" ()

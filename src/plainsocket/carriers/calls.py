@@ -16,8 +16,8 @@ from greenlet import getcurrent as current
 __all__ = [
     "MOST_BUFFERS",
     "READ_SIZE",
+    "begin_small",
     "current",
-    "keep_stacks",
     "monotonic",
     "peek",
     "read",
@@ -88,8 +88,8 @@ def switch(greenlet: Any) -> Any:
     return greenlet.switch()
 
 
-def keep_stacks() -> None:
-    """Let new greenlets take over the memory that ended ones had for their Python frames.
+def begin_small() -> None:
+    """Let the greenlet that has just begun have little memory for its Python frames.
 
-    For the whole process, and in C only: Python has nothing to do it by.
+    To be called before its first Python frame, so in C only: Python has nothing to do it by.
     """

@@ -1,0 +1,1 @@
+from plainsocket.carriers cimport calls
