@@ -227,7 +227,7 @@ def _open_things(greenlets: bool) -> tuple[int, int, int]:
         # By its type: isinstance() would ask weak references, too, for what they stand for.
         everything = (each for each in gc.get_objects() if issubclass(type(each), gevent.Greenlet))
         running = sum(not each.ready() for each in everything)
-    return sockets, len(tcp._started), running
+    return sockets, len(list(filter(None, tcp._started))), running
 
 
 def tls_server_context(authority: Any, *names: str) -> ssl.SSLContext:

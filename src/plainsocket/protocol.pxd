@@ -1,19 +1,17 @@
 from plainsocket cimport wire
+from plainsocket.flag cimport flag
 
 cdef class Protocol:
     cdef readonly bytes _close_frame
-    cdef readonly bint _compressed
     cdef readonly bytes _control
     cdef readonly object _decoder
     cdef readonly Py_ssize_t _deflate_from
     cdef readonly object _deflater
-    cdef readonly bint _dropped
     cdef readonly tuple _due
     cdef readonly Py_ssize_t _fragments
     cdef readonly object _frame
     cdef readonly Py_ssize_t _inflated
     cdef readonly object _inflater
-    cdef readonly bint _is_masked
     cdef readonly object _kind
     cdef readonly object _large
     cdef readonly Py_ssize_t _max_fragments
@@ -27,25 +25,28 @@ cdef class Protocol:
     cdef readonly object _seen
     cdef readonly object _size
     cdef readonly Py_ssize_t _stream_limit
-    cdef readonly bint _stream_next
-    cdef readonly bint _streams
     cdef readonly Py_ssize_t _yield
     cdef readonly object close_code
     cdef readonly object close_reason
     cdef readonly object close_sent
-    cdef readonly bint end_is_due
-    cdef readonly bint failed
-    cdef readonly bint holding
-    cdef readonly bint holds_long
-    cdef readonly bint is_client
-    cdef public bint may_hold_long
-    cdef readonly bint message_begun
     cdef readonly list pieces
     cdef readonly list pongs
     cdef readonly object state
-    cdef public bint stream_ended
     cdef readonly object stream_kind
     cdef readonly object to_skip
+    cdef readonly flag _compressed
+    cdef readonly flag _dropped
+    cdef readonly flag _is_masked
+    cdef readonly flag _stream_next
+    cdef readonly flag _streams
+    cdef readonly flag end_is_due
+    cdef readonly flag failed
+    cdef readonly flag holding
+    cdef readonly flag holds_long
+    cdef readonly flag is_client
+    cdef public flag may_hold_long
+    cdef readonly flag message_begun
+    cdef public flag stream_ended
 
     cpdef list receive(self, bytes data)
     cdef _read(self, bytes data, list messages)

@@ -1,6 +1,7 @@
 from plainsocket.carriers cimport calls
 from plainsocket.carriers.base cimport Carrier, Receiver
 from plainsocket.protocol cimport Protocol
+from plainsocket.flag cimport flag
 
 cdef Py_ssize_t _MESSAGE_COST
 cdef Py_ssize_t _CORK_SIZE
@@ -16,12 +17,7 @@ cdef class WebSocket(Receiver):
     cdef readonly object _close_deadline
     cdef readonly object _compressor_look
     cdef readonly double _cork_end
-    cdef readonly bint _delivering
-    cdef readonly bint _deliver_scheduled
-    cdef readonly bint _discarding
     cdef readonly object _endpoint
-    cdef readonly bint _flush_due
-    cdef readonly bint _grace_used
     cdef readonly object _gone
     cdef readonly object _hub
     cdef readonly double _looked_at
@@ -30,7 +26,6 @@ cdef class WebSocket(Receiver):
     cdef readonly Py_ssize_t _messages_size
     cdef readonly Py_ssize_t _next
     cdef readonly object _options
-    cdef readonly bint _paused
     cdef readonly object _ping_sent
     cdef readonly object _ping_waiters
     cdef readonly Py_ssize_t _pings_sent
@@ -39,7 +34,6 @@ cdef class WebSocket(Receiver):
     cdef readonly Py_ssize_t _read_limit
     cdef readonly object _receiver
     cdef readonly object _request
-    cdef readonly bint _sender_scheduled
     cdef readonly list _senders
     cdef readonly double _sign_of_life
     cdef readonly object _stall
@@ -54,6 +48,13 @@ cdef class WebSocket(Receiver):
     cdef readonly Py_ssize_t messages_sent
     cdef readonly double opened_at
     cdef public Py_ssize_t timer_slot
+    cdef readonly flag _delivering
+    cdef readonly flag _deliver_scheduled
+    cdef readonly flag _discarding
+    cdef readonly flag _flush_due
+    cdef readonly flag _grace_used
+    cdef readonly flag _paused
+    cdef readonly flag _sender_scheduled
 
     cpdef begin_batch(self)
     cpdef end_batch(self)

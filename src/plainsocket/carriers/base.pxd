@@ -1,3 +1,5 @@
+from plainsocket.flag cimport flag
+
 cdef class Receiver:
     cpdef data_received(self, bytes data)
     cpdef eof_received(self)
@@ -7,8 +9,8 @@ cdef class Receiver:
 cdef class Carrier:
     cdef public Py_ssize_t buffered
     cdef public Py_ssize_t bytes_accepted
-    cdef public bint broken
-    cdef public bint closed
+    cdef public flag broken
+    cdef public flag closed
 
     cpdef pause_reading(self)
     cpdef resume_reading(self)

@@ -1,5 +1,6 @@
 from plainsocket.carriers cimport calls
 from plainsocket.carriers.base cimport Carrier, Receiver
+from plainsocket.flag cimport flag
 
 cdef Py_ssize_t _BATCH_SIZE
 cdef Py_ssize_t _FLUSH_SIZE
@@ -10,22 +11,22 @@ cdef Py_ssize_t _RECORD
 cdef class TcpCarrier(Carrier):
     cdef readonly list _batch
     cdef readonly list _control
-    cdef readonly bint _corked
-    cdef readonly bint _ending
     cdef readonly int _fd
-    cdef readonly bint _eof
     cdef readonly list _frames
-    cdef readonly bint _linger
-    cdef readonly bint _half_closed
     cdef readonly object _hub
-    cdef readonly bint _much
     cdef readonly object _read_watcher
-    cdef readonly bint _reading
     cdef readonly Receiver _receiver
     cdef readonly object _socket
     cdef readonly object _tls
     cdef readonly object _write_watcher
-    cdef readonly bint _writing
+    cdef readonly flag _corked
+    cdef readonly flag _ending
+    cdef readonly flag _eof
+    cdef readonly flag _linger
+    cdef readonly flag _half_closed
+    cdef readonly flag _much
+    cdef readonly flag _reading
+    cdef readonly flag _writing
 
     cdef _read_records(self)
     cdef _take(self, bytes data)

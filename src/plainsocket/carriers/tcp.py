@@ -38,12 +38,13 @@ _WOULD_BLOCK: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteEr
 
 _RESET: Final = struct.pack("ii", 1, 0)  # for SO_LINGER
 
-_started: Final[set[TcpCarrier]] = set()  # those with a socket, for _leave_to_parent
+# By descriptor, those with a socket, for _leave_to_parent. A set would take up to ten times that.
+_started: Final[list[TcpCarrier | None]] = []
 
 
 def _leave_to_parent() -> None:
     """In a child just forked: the connections are its parent's."""
-    carriers = list(_started)
+    carriers = [carrier for carrier in _started if carrier is not None]
     _started.clear()
     for carrier in carriers:
         carrier.leave_to_parent()
@@ -109,8 +110,9 @@ class TcpCarrier(Carrier):
         `early` are bytes that were read already; `head` is written before all that was queued.
         """
         self._socket = sock
-        _started.add(self)
         self._fd = sock.fileno()
+        _started.extend([None] * (self._fd + 1 - len(_started)))
+        _started[self._fd] = self
         self._tls = sock._sslobj if hasattr(sock, "pending") else None
         if head:
             self._batch = [head, *(self._batch or ())]
@@ -131,9 +133,9 @@ class TcpCarrier(Carrier):
             self._receiver.data_received(early)
         if self._reading and self._read_watcher is None:
             self._read_watcher = self._hub.loop.io(self._socket.fileno(), _READ)
-            self._read_watcher.start(self._on_readable)
+            self._read_watcher.start(self)
             if self._tls is not None:
-                self._hub.loop.run_callback(self._on_readable)
+                self._hub.loop.run_callback(self)
 
     def end(self, *, linger: bool) -> None:
         """Write what is queued, then close the socket.
@@ -151,7 +153,8 @@ class TcpCarrier(Carrier):
         if self.closed:
             return
         self.closed = self.broken = True
-        _started.discard(self)
+        if 0 <= self._fd < len(_started) and _started[self._fd] is self:
+            _started[self._fd] = None
         if reset and self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, _RESET)
@@ -197,11 +200,12 @@ class TcpCarrier(Carrier):
             if self._read_watcher is None:
                 self._start_reading()
             else:
-                self._read_watcher.start(self._on_readable)
+                self._read_watcher.start(self)
                 if self._tls is not None:
-                    self._hub.loop.run_callback(self._on_readable)
+                    self._hub.loop.run_callback(self)
 
-    def _on_readable(self) -> None:
+    def __call__(self) -> None:
+        """There is something to read. (A bound method would be one object more to keep.)"""
         if self._tls is not None:
             self._read_records()
             return
