@@ -20,6 +20,9 @@ SOURCES = [
 """Of src/plainsocket, those that are compiled."""
 
 
+HEADERS = [str(header) for header in Path("src/plainsocket").rglob("*.h")]
+
+
 def extensions() -> list[Extension]:
     try:
         import greenlet
@@ -32,6 +35,7 @@ def extensions() -> list[Extension]:
                 "plainsocket." + source.replace("/", "."),
                 [f"src/plainsocket/{source}.py"],
                 include_dirs=["src/plainsocket", "src/plainsocket/carriers", *headers(greenlet)],
+                depends=HEADERS,
                 extra_compile_args=["-O3", "-Wno-unused-function"],
                 optional=True,
             )

@@ -15,7 +15,27 @@ from plainsocket import frames, wire
 from plainsocket.protocol import Protocol
 
 KEY = b"\x01\x82\xfe\x7f"
-SIZES = [0, 1, 2, 7, 8, 9, 125, 126, 127, 135, 136, 4095, 4096, 4097, 16_383, 16_384, 60_000]
+SIZES = [
+    0,
+    1,
+    2,
+    7,
+    8,
+    9,
+    125,
+    126,
+    127,
+    135,
+    136,
+    4095,
+    4096,
+    4097,
+    16_383,
+    16_384,
+    32_767,
+    32_768,
+    60_000,
+]
 
 
 def twin(data: bytes, key: bytes, offset: int = 0) -> bytes:
@@ -86,19 +106,63 @@ def test_a_payload_in_pieces(data: bytes, cuts: list[int], key: bytes) -> None:
     assert wire.filled(blank) == data
 
 
-@pytest.mark.parametrize("size", [32_767, 32_768, 70_000])
+@given(data=st.binary(max_size=70), cuts=st.lists(st.integers(0, 70)), key=keys | st.just(b""))
+def test_a_payload_written_in_place(data: bytes, cuts: list[int], key: bytes) -> None:
+    masked = twin(data, key) if key else data
+    blank = wire.blank(len(data))
+    places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    for start, end in pairwise(places):
+        with wire.room(blank, start, len(data) - start) as room:
+            assert len(room) == len(data) - start
+            room[: end - start] = masked[start:end]
+        wire.placed(blank, start, end - start, key)
+    assert wire.filled(blank) == data
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("key", [b"", KEY])
+def test_frames_put_one_behind_the_other(size: int, key: bytes) -> None:
+    frame = wire.whole_frame(b"x" * size, key)
+    room = bytearray(b"?" * (2 * len(frame or b"") + 9))
+    place = 3
+    for _ in range(2):
+        put = wire.put_frame(room, place, b"x" * size, key)
+        assert put == len(frame or b"")
+        place += put
+    assert room == b"???" + 2 * (frame or b"") + b"?" * (len(room) - place)
+    if frame is not None and len(frame) > 6:
+        assert wire.put_frame(room, place, b"x" * size, key) == 0  # no room
+    for message in (1, bytearray(b"x"), None):
+        assert wire.put_frame(room, 0, message, key) == 0
+    with pytest.raises(UnicodeEncodeError):
+        wire.put_frame(room, 0, "\ud800", key)
+
+
+@pytest.mark.parametrize("is_placed", [False, True])
+@pytest.mark.parametrize("size", [32_767, 32_768, 70_000, 600_000])
 @pytest.mark.parametrize("chop", [1000, 32_768, 65_536, 1 << 20])
-def test_a_large_message_in_pieces(size: int, chop: int) -> None:
+def test_a_large_message_in_pieces(size: int, chop: int, is_placed: bool) -> None:
     data = bytes(range(256)) * (size // 256) + bytes(size % 256)
     for role, key in (("server", KEY), ("client", b"")):
         protocol = Protocol(role)  # type: ignore[arg-type]
         ping = frames.header(frames.Opcode.PING, 0, key=key)
         head = frames.header(frames.Opcode.BINARY, size, key=key)
         stream = (head + (twin(data, key) if key else data) + ping) * 2
-        messages = []
-        for start in range(0, len(stream), chop):
-            messages += protocol.receive(stream[start : start + chop])
+        messages: list[str | bytes] = []
+        while stream:
+            room = protocol.room() if is_placed else None
+            if room is None:
+                messages += protocol.receive(stream[:chop])
+                stream = stream[chop:]
+            else:
+                with room:
+                    count = min(len(room), len(stream), chop)
+                    room[:count] = stream[:count]
+                messages += protocol.receive_placed(count)
+                stream = stream[count:]
+            has_begun = protocol.message_begun
         assert messages == [data, data]
+        assert not has_begun
         assert protocol.pings_due == [b"", b""]
 
 

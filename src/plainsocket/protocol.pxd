@@ -51,6 +51,9 @@ cdef class Protocol:
     cpdef list receive(self, bytes data)
     cdef _read(self, bytes data, list messages)
     cdef Py_ssize_t _read_whole(self, bytes data, Py_ssize_t position, Py_ssize_t end, list messages) except -1
+    cpdef room(self)
+    cpdef list receive_placed(self, Py_ssize_t size)
     cpdef bytes send_whole(self, message)
+    cpdef Py_ssize_t put_whole(self, bytearray room, Py_ssize_t place, message) except -1
     cpdef list send(self, message)
     cpdef list take_pongs(self)

@@ -46,6 +46,9 @@ FRAMES_AT_ONCE: Final = 1024
 """Frames of one read before the rest of it is held back: of empty ones it may have eleven thousand,
 which in pure Python would keep all others waiting."""
 
+ROOM_SIZE: Final = 256 * 1024
+"""Bytes of a large frame that are read at once to where they stay."""
+
 MAX_PINGS: Final = 64
 """Pings waiting for their pong; of more the oldest are forgotten."""
 
@@ -257,6 +260,30 @@ class Protocol:
         else:
             self.message_begun = bool(self._kind is not None or self._frame or self._rest)
         return messages
+
+    def room(self) -> memoryview | None:
+        """Where to write the peer's next bytes, instead of giving them to `receive`.
+
+        None unless they are the inside of a large frame. The view is to be released before
+        `receive_placed`.
+        """
+        if self._large is None or self._frame is None:
+            return None
+        seen = self._seen
+        return wire.room(self._large, seen, min(self._frame.length - seen, ROOM_SIZE))
+
+    def receive_placed(self, size: int) -> list[Message]:
+        """As `receive`, of `size` bytes that were written to `room`."""
+        frame = self._frame
+        assert frame is not None
+        wire.placed(self._large, self._seen, size, frame.key)
+        self._seen += size
+        if self._seen < frame.length:
+            return []
+        message = wire.filled(self._large)
+        self._large = self._kind = self._frame = None
+        self.message_begun = False
+        return [message]
 
     def receive_eof(self) -> None:
         """The peer will send nothing more."""
@@ -602,6 +629,15 @@ class Protocol:
         if frame is not None and len(frame) > self._deflate_from:
             return None  # perhaps to be compressed
         return frame
+
+    def put_whole(
+        self, room: bytearray, place: int, message: Message | bytearray | memoryview
+    ) -> int:
+        """Write the frame of `send_whole` to `place`; return its size, or 0: `send` has to do it,
+        or there is no room."""
+        key = _new_key() if self.is_client and self._is_masked else b""
+        size = wire.put_frame(room, place, message, key)
+        return size if size <= self._deflate_from else 0
 
     def send(self, message: Message | bytearray | memoryview) -> list[Frame]:
         """Return the frames of a message. Raises TypeError for what is not one.

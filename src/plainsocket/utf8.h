@@ -316,6 +316,20 @@ utf8_encode_any(const uint8_t *from, size_t count, int width, uint8_t *to, size_
 
 /* -- for strings ------------------------------------------------------------------------------ */
 
+static inline int
+is_short_ascii(const uint8_t *text, size_t size)
+{
+    uint64_t all = 0, word;
+    size_t i = 0;
+    for (; i + 8 <= size; i += 8) {
+        memcpy(&word, text + i, 8);
+        all |= word;
+    }
+    for (; i < size; i++)
+        all |= text[i];
+    return !(all & 0x8080808080808080);
+}
+
 /* As PyUnicode_DecodeUTF8 without an error handler. */
 static PyObject *
 utf8_decode(const uint8_t *text, size_t size)
@@ -337,6 +351,12 @@ utf8_decode(const uint8_t *text, size_t size)
         }
     }
 #endif
+    if (size > 1 && size < SHORT_TEXT && is_short_ascii(text, size)) {
+        PyObject *decoded = PyUnicode_New((Py_ssize_t)size, 0x7F);
+        if (decoded != NULL)
+            memcpy(PyUnicode_DATA(decoded), text, size);
+        return decoded;
+    }
     return PyUnicode_DecodeUTF8((const char *)text, (Py_ssize_t)size, NULL);
 }
 

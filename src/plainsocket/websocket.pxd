@@ -35,6 +35,7 @@ cdef class WebSocket(Receiver):
     cdef readonly object _receiver
     cdef readonly object _request
     cdef readonly list _senders
+    cdef readonly double _sent_at
     cdef readonly double _sign_of_life
     cdef readonly object _stall
     cdef readonly object _stream
@@ -64,6 +65,7 @@ cdef class WebSocket(Receiver):
     cdef _take_pieces(self, stream)
     cdef bint _may_take(self)
     cdef _take(self)
+    cdef _take_in(self, list messages)
     cdef _wait_for_message(self, timeout)
     cdef _check_not_in_hub(self)
     cdef _schedule_next_sender(self)

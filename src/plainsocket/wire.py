@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-WHOLE_BELOW: Final = 16 * 1024
+WHOLE_BELOW: Final = 32 * 1024
 """Characters or bytes: copying so few is cheaper than handling a frame in two buffers."""
 
 
@@ -59,6 +59,23 @@ def fill(blank: bytearray, place: int, data: bytes, start: int, end: int, key: b
     blank += apply_mask(piece, key, place) if key else piece
 
 
+def room(blank: bytearray, place: int, size: int) -> memoryview:
+    """Where to write up to `size` masked bytes of the payload from `place` on, with `placed` then.
+
+    The view is to be released before.
+    """
+    assert place == len(blank)
+    blank += bytes(size)
+    return memoryview(blank)[place:]
+
+
+def placed(blank: bytearray, place: int, size: int, key: bytes) -> None:
+    """That has been done for `size` bytes, which are now unmasked by `key` if there is one."""
+    del blank[place + size :]
+    if key:
+        blank[place:] = apply_mask(bytes(blank[place:]), key, place)
+
+
 def filled(blank: bytearray) -> bytes:
     """The payload, after the last piece."""
     return bytes(blank)
@@ -82,5 +99,16 @@ def whole_frame(message: object, key: bytes = b"") -> bytes | None:
         masked, payload = 0x80, key + apply_mask(payload, key)
     if size < 126:
         return b"%c%c%b" % (first, masked | size, payload)
-    # Four bytes of UTF-8 a character make less than 65536.
-    return b"%c%c%c%c%b" % (first, masked | 0x7E, size >> 8, size & 0xFF, payload)
+    if size < 65536:
+        return b"%c%c%b%b" % (first, masked | 126, size.to_bytes(2, "big"), payload)
+    return b"%c%c%b%b" % (first, masked | 127, size.to_bytes(8, "big"), payload)
+
+
+def put_frame(room: bytearray, place: int, message: object, key: bytes = b"") -> int:
+    """Write the frame of `whole_frame` to `place`; return its size, or 0: it is none, or there is
+    no room for it."""
+    frame = whole_frame(message, key)
+    if frame is None or len(frame) > len(room) - place:
+        return 0
+    room[place : place + len(frame)] = frame
+    return len(frame)

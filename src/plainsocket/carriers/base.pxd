@@ -1,7 +1,10 @@
 from plainsocket.flag cimport flag
+from plainsocket.protocol cimport Protocol
 
 cdef class Receiver:
     cpdef data_received(self, bytes data)
+    cpdef room(self)
+    cpdef data_placed(self, Py_ssize_t size)
     cpdef eof_received(self)
     cpdef write_progressed(self)
     cpdef carrier_closed(self)
@@ -16,6 +19,7 @@ cdef class Carrier:
     cpdef resume_reading(self)
     cpdef cork(self)
     cpdef uncork(self)
+    cpdef bint write_whole(self, Protocol _protocol, _message) except -1
     cpdef write_frame(self, bytes frame)
     cpdef write(self, frames)
     cpdef write_control(self, bytes frame)

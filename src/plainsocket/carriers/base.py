@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..protocol import Frame
+from ..protocol import Frame, Message, Protocol
 
 
 class Receiver:
@@ -18,6 +18,14 @@ class Receiver:
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the peer's frames have come."""
+        raise NotImplementedError
+
+    def room(self) -> memoryview | None:
+        """Where the next bytes may be written, instead of being received: see Protocol.room."""
+        raise NotImplementedError
+
+    def data_placed(self, size: int) -> None:
+        """So many bytes have been written to `room`, which was released."""
         raise NotImplementedError
 
     def eof_received(self) -> None:
@@ -75,6 +83,10 @@ class Carrier:
     def uncork(self) -> None:
         """Write what was queued, and from now on at once."""
         raise NotImplementedError
+
+    def write_whole(self, _protocol: Protocol, _message: Message | bytearray | memoryview) -> bool:
+        """While corked: queue a message's frame in the quickest way. False: there is none."""
+        return False
 
     def write_frame(self, frame: bytes) -> None:
         """Queue a frame, and write what can be written unless corked."""

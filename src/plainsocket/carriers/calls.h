@@ -71,9 +71,9 @@ calls_skip(int fd, Py_ssize_t size)
     return -1;
 }
 
-/* -1 where it would block, -2 with an exception set. */
+/* How much was moved; -1 where it would block, -2 with an exception set. */
 static Py_ssize_t
-calls_sent(ssize_t size)
+calls_moved(ssize_t size)
 {
     if (size >= 0)
         return size;
@@ -84,18 +84,40 @@ calls_sent(ssize_t size)
 }
 
 static Py_ssize_t
+calls_read_into(int fd, PyObject *room)
+{
+    Py_buffer view;
+    if (PyObject_GetBuffer(room, &view, PyBUF_WRITABLE) < 0)
+        return -2;
+    Py_ssize_t size = calls_moved(recv(fd, view.buf, (size_t)view.len, MSG_DONTWAIT));
+    PyBuffer_Release(&view);
+    return size;
+}
+
+static Py_ssize_t
 calls_write(int fd, PyObject *data)
 {
     if (PyBytes_CheckExact(data))
-        return calls_sent(send(fd, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data),
+        return calls_moved(send(fd, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data),
                                MSG_NOSIGNAL | MSG_DONTWAIT));
     Py_buffer view;
     if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
         return -2;
-    Py_ssize_t size = calls_sent(send(fd, view.buf, (size_t)view.len,
+    Py_ssize_t size = calls_moved(send(fd, view.buf, (size_t)view.len,
                                       MSG_NOSIGNAL | MSG_DONTWAIT));
     PyBuffer_Release(&view);
     return size;
+}
+
+static Py_ssize_t
+calls_write_part(int fd, PyObject *data, Py_ssize_t size)
+{
+    if (!PyByteArray_Check(data) || size < 0 || size > PyByteArray_GET_SIZE(data)) {
+        PyErr_SetString(PyExc_IndexError, "not so many bytes");
+        return -2;
+    }
+    return calls_moved(send(fd, PyByteArray_AS_STRING(data), (size_t)size,
+                           MSG_NOSIGNAL | MSG_DONTWAIT));
 }
 
 static Py_ssize_t
@@ -115,7 +137,7 @@ calls_write_many(int fd, PyObject *list)
         parts[have].iov_len = (size_t)views[have].len;
     }
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = (size_t)length};
-    size = calls_sent(sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT));
+    size = calls_moved(sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT));
 done:
     while (have > 0)
         PyBuffer_Release(&views[--have]);

@@ -21,11 +21,13 @@ __all__ = [
     "monotonic",
     "peek",
     "read",
+    "read_into",
     "skip",
     "switch",
     "this_thread",
     "write",
     "write_many",
+    "write_part",
 ]
 
 this_thread = get_original("_thread", "get_ident")  # gevent's tells greenlets apart, not threads
@@ -46,6 +48,17 @@ def read(fd: int, much: bool = False) -> bytes | None:
         return os.read(fd, READ_SIZE)
     except BlockingIOError:
         return None
+
+
+def read_into(fd: int, room: memoryview) -> int:
+    """Read to `room`, which is not empty; return how much, 0 at the end, -1 if nothing has come.
+
+    Raises OSError.
+    """
+    try:
+        return os.readv(fd, [room])
+    except BlockingIOError:
+        return -1
 
 
 def peek(fd: int, size: int) -> bytes | None:
@@ -75,8 +88,14 @@ def write(fd: int, data: bytes | memoryview) -> int:
         return -1
 
 
+def write_part(fd: int, data: bytearray, size: int) -> int:
+    """The same for the first `size` bytes of `data`."""
+    with memoryview(data) as view:
+        return write(fd, view[:size])
+
+
 def write_many(fd: int, buffers: list[bytes | memoryview]) -> int:
-    """The same for at most MOST_BUFFERS buffers, one behind the other."""
+    """As `write`, for at most MOST_BUFFERS buffers, one behind the other."""
     try:
         return os.writev(fd, buffers)
     except BlockingIOError:

@@ -8,6 +8,13 @@ cdef Py_ssize_t _JOIN_BELOW
 cdef Py_ssize_t _MUCH
 cdef Py_ssize_t _RECORD
 
+cdef class _Outbox:
+    cdef readonly TcpCarrier owner
+    cdef readonly bytearray room
+    cdef readonly Py_ssize_t size
+
+cdef _Outbox _outbox
+
 cdef class TcpCarrier(Carrier):
     cdef readonly list _batch
     cdef readonly list _control
@@ -28,10 +35,13 @@ cdef class TcpCarrier(Carrier):
     cdef readonly flag _reading
     cdef readonly flag _writing
 
+    cdef _read_to(self, room)
     cdef _read_records(self)
     cdef _take(self, bytes data)
     cdef _account(self, Py_ssize_t size)
     cdef _drop_queue(self)
+    cdef _write_outbox(self)
+    cdef _leave_outbox(self)
     cdef bint _next_batch(self) except -1
     cdef bint _write_batch(self) except -1
     cdef _wait_writable(self)

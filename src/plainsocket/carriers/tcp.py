@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from gevent import get_hub
 
-from ..protocol import Frame
+from ..protocol import Frame, Message, Protocol
 from . import calls
 from .base import Carrier, Receiver
 
@@ -51,6 +51,24 @@ def _leave_to_parent() -> None:
 
 
 os.register_at_fork(after_in_child=_leave_to_parent)
+
+
+class _Outbox:
+    """Where the frames of the connection that is corked are put one behind the other.
+
+    One for all: a connection has it while its messages are being handled, and they leave after
+    that. In another thread, or out of a handler that another one has switched to, there is none.
+    """
+
+    __slots__ = ("owner", "room", "size")
+
+    def __init__(self) -> None:
+        self.owner: TcpCarrier | None = None  # for whom nothing else is queued
+        self.room = bytearray(_BATCH_SIZE)
+        self.size = 0
+
+
+_outbox: Final = _Outbox()
 
 
 class TcpCarrier(Carrier):
@@ -211,6 +229,11 @@ class TcpCarrier(Carrier):
             return
         if not self._reading or self.closed:
             return
+        if self._much and self._receiver is not None:
+            room = self._receiver.room()
+            if room is not None:
+                self._read_to(room)
+                return
         try:
             data = calls.read(self._fd, self._much)
         except OSError:
@@ -218,6 +241,19 @@ class TcpCarrier(Carrier):
         if data is not None:
             self._much = len(data) >= _MUCH
             self._take(data)
+
+    def _read_to(self, room: memoryview) -> None:
+        """The same within a large frame, whose bytes are read to where they stay."""
+        size = 0
+        try:
+            with room:
+                size = calls.read_into(self._fd, room)
+        except OSError:
+            pass
+        assert self._receiver is not None
+        self._receiver.data_placed(max(size, 0))
+        if not size:
+            self._take(b"")
 
     def _read_records(self) -> None:
         """The same under TLS, which gives one record at a time.
@@ -258,10 +294,32 @@ class TcpCarrier(Carrier):
         self._corked = False
         if self.buffered or self._ending:
             self.flush()
+        if _outbox.owner is self:
+            self._leave_outbox()
+
+    def write_whole(self, protocol: Protocol, message: Message | bytearray | memoryview) -> bool:
+        if _outbox.owner is not self:
+            if _outbox.owner is not None or self.buffered or self._tls is not None:
+                return False
+            if self._socket is None or self.broken:
+                return False
+            _outbox.owner = self
+        size = protocol.put_whole(_outbox.room, _outbox.size, message)
+        if not size:
+            if _outbox.size < _BATCH_SIZE // 2:
+                return False
+            self.flush()  # to make room
+            return self.write_whole(protocol, message)
+        _outbox.size += size
+        self.buffered += size
+        self.bytes_accepted += size
+        return True
 
     def write_frame(self, frame: bytes) -> None:
         if self.broken:
             return
+        if _outbox.owner is self:
+            self._leave_outbox()
         if self._frames is None:
             self._frames = [frame]
         else:
@@ -275,6 +333,8 @@ class TcpCarrier(Carrier):
     def write(self, frames: Sequence[Frame]) -> None:
         if self.broken:
             return
+        if _outbox.owner is self:
+            self._leave_outbox()
         if self._frames is None:
             self._frames = []
         self._frames.extend(frames)
@@ -287,6 +347,8 @@ class TcpCarrier(Carrier):
     def write_control(self, frame: bytes) -> None:
         if self.broken:
             return
+        if _outbox.owner is self:
+            self._leave_outbox()
         if self._control is None:
             self._control = []
         if len(self._control) >= _MAX_CONTROL:
@@ -302,6 +364,8 @@ class TcpCarrier(Carrier):
             return
         before = self.buffered
         try:
+            if _outbox.owner is self:
+                self._write_outbox()
             # Not without end to a peer that reads as fast: others want their turn, and its pings.
             while self.buffered and before - self.buffered < _FLUSH_SIZE and not self.broken:
                 if not (self._batch or self._next_batch()) or not self._write_batch():
@@ -350,6 +414,27 @@ class TcpCarrier(Carrier):
     def _drop_queue(self) -> None:
         self._batch = self._control = self._frames = None
         self.buffered = 0
+        if _outbox.owner is self:
+            _outbox.owner = None
+            _outbox.size = 0
+
+    def _write_outbox(self) -> None:
+        size = _outbox.size
+        if not size:
+            return
+        sent = max(calls.write_part(self._fd, _outbox.room, size), 0)
+        self.buffered -= sent
+        if sent < size:
+            self._batch = [bytes(_outbox.room[sent:size])]
+            _outbox.owner = None
+        _outbox.size = 0
+
+    def _leave_outbox(self) -> None:
+        """Queue what is there as any other frame, behind which more can come."""
+        if _outbox.size and not self.closed:
+            self._frames = [bytes(_outbox.room[: _outbox.size])]
+        _outbox.owner = None
+        _outbox.size = 0
 
     def _next_batch(self) -> bool:
         """Gather the frames to go next: control frames, then small ones together or a large one.
