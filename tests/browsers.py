@@ -79,6 +79,7 @@ def chromium(
         *more,
     ):
         options.add_argument(argument)
+    options.accept_insecure_certs = True  # the tests' own
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", **logs})
     service = ChromeService(
         executable_path=program("chromedriver", "chromium-driver"), popen_kw=OWN_SESSION
@@ -100,6 +101,7 @@ def firefox(scratch: Path) -> Iterator[Browser]:
     options = webdriver.FirefoxOptions()
     options.binary_location = program("firefox-esr", "firefox-esr")
     options.add_argument("-headless")
+    options.accept_insecure_certs = True
     # Firefox's own log is the only place where an old WebDriver shows the page's console.
     options.set_preference("devtools.console.stdout.content", True)
     options.set_preference("devtools.console.stdout.chrome", False)
@@ -141,6 +143,7 @@ def webkit(scratch: Path) -> Iterator[Browser]:
     options = webdriver.WebKitGTKOptions()
     options.binary_location = minibrowsers[0]
     options.add_argument("--automation")
+    options.accept_insecure_certs = True
     with _virtual_display() as display:
         service = WebKitService(
             executable_path=webkit_driver,

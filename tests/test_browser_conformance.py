@@ -62,10 +62,11 @@ def server() -> Iterator[Running]:
 
 
 def run(
-    browser: Browser, server: Running, where: str, which: str, only: str = ""
+    browser: Browser, server: Running, where: str, which: str, only: str = "", *, tls: bool = False
 ) -> dict[str, Any]:
     """Run the suite there, or `only` some of it; returns its results, and the interface's shape."""
-    browser.driver.get(f"http://127.0.0.1:{server.port}/page")
+    address = f"{'s' if tls else ''}://127.0.0.1:{server.port}"
+    browser.driver.get(f"http{address}/page")
     browser.driver.set_script_timeout(100)
     outcome: Any = browser.driver.execute_async_script(
         """const [job, done] = arguments;
@@ -74,7 +75,7 @@ def run(
           runSuite(job).then(done, (error) => done(String(error)));
         };
         wait();""",
-        {"where": where, "which": which, "base": f"ws://127.0.0.1:{server.port}", "only": only},
+        {"where": where, "which": which, "base": f"ws{address}", "only": only},
     )
     browser.console_errors()  # the checks of refused connections leave many
     assert isinstance(outcome, dict), outcome

@@ -24,7 +24,7 @@ export function readArguments(args: ArrayLike<unknown>): Address {
   const seen: string[] = [];
   protocols.forEach((protocol) => {
     const name = protocol.toLowerCase();
-    if (!TOKEN.test(name) || seen.indexOf(name) >= 0) {
+    if (!TOKEN.test(name) || ~seen.indexOf(name)) {
       throw domException("bad protocol: " + protocol, "SyntaxError");
     }
     seen.push(name);
@@ -39,18 +39,19 @@ function readURL(given: string): string {
   } catch {
     // stays empty
   }
-  if (!/^wss?:[^#]*$/.test(url)) throw domException("bad address: " + given, "SyntaxError");
-  // What does not leave the machine counts as secure.
-  if (location.protocol === "https:" && /^ws:..(?!127\.|localhost|.::1)/.test(url)) {
-    throw domException("needs wss", "SecurityError");
+  const message = "bad address: " + given;
+  if (!/^wss?:[^#]*$/.test(url)) throw domException(message, "SyntaxError");
+  // By the origin, which frames without an address inherit. What stays on the machine is secure.
+  if (/^https/.test(self.origin || location.href) && /^ws:..(?!(([^/]+\.)?localhost\.?|127[\d.]+|\[::1])[:/])/.test(url)) {
+    throw domException(message, "SecurityError");
   }
   return url;
 }
 
 function readProtocols(given: unknown): string[] {
   if (given === undefined) return [];
-  if (Array.isArray(given)) return given.map(toText);
-  if (Object(given) === given && (given as Iterable<unknown>)[Symbol.iterator]) {
+  // An array first: an old engine has no symbols.
+  if (Array.isArray(given) || (Object(given) === given && (given as Iterable<unknown>)[Symbol.iterator])) {
     return Array.from(given as Iterable<unknown>, toText);
   }
   return [toText(given)];

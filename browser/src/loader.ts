@@ -97,8 +97,7 @@ function replace(): void {
     waiting.splice(0).forEach(([socket]) => {
       socket["readyState"] = 3;
       [new Event("error"), new CloseEvent("close", { code: 1006 })].forEach((event) => {
-        const handler = socket["on" + event.type];
-        if (handler) socket.addEventListener(event.type, handler as EventListener);
+        socket.addEventListener(event.type, socket["on" + event.type] as EventListener | null);
         socket.dispatchEvent(event);
       });
     });

@@ -4,10 +4,13 @@
 const PATIENCE = 15_000; // ms for one check
 const all = [];
 
-/** Run every check; returns [{ name, error }], error being null where it passed. */
+/**
+ * Run every check, those of "secure" in pages by https only; returns [{ name, error }], error being
+ * null where it passed.
+ */
 export async function run(WebSocket, base, only = "") {
   const results = [];
-  const chosen = all.filter(({ name }) => name.includes(only));
+  const chosen = all.filter(({ name }) => name.includes(only) && (/^wss/.test(base) || !/^secure/.test(name)));
   // A few at a time: most of them wait for the network.
   const workers = Array.from({ length: 6 }, async () => {
     for (let next; (next = chosen.shift()); ) results.push(await runOne(next, WebSocket, base));
@@ -160,7 +163,7 @@ check("constructor: a fragment, even an empty one", async ({ WebSocket, base }) 
 });
 
 check("constructor: the address is resolved and serialized", async (t) => {
-  const host = t.base.slice("ws://".length);
+  const host = new URL(t.base).host;
   const cases = [
     [`http://${host}/echo`, `ws://${host}/echo`],
     [`HTTP://${host}/a b?c d`, `ws://${host}/a%20b?c%20d`],
@@ -283,6 +286,35 @@ check("constructor: can be extended", async (t) => {
   same(socket.readyStateName, "open");
   socket.double("ab");
   same(await message(socket), "abab");
+});
+
+// -- a page by https -----------------------------------------------------------------------------
+
+check("secure: ws: to another machine", async ({ WebSocket }) => {
+  const hosts = ["192.0.2.1", "example.invalid", "localhost.example.invalid", "127.0.0.1.example.invalid", "notlocalhost", "203.0.113.127"];
+  for (const host of hosts) {
+    for (const url of [`ws://${host}/`, `WS://${host}:8087/x`, `http://${host}/`]) throws("SecurityError", () => new WebSocket(url), url);
+  }
+});
+
+check("secure: this machine needs no wss:", async (t) => {
+  // Never SecurityError: what does not leave the machine counts as secure. Nobody listens there.
+  for (const host of ["127.0.0.1", "127.8.8.8", "[::1]", "localhost", "any.localhost"]) {
+    await failure(t.make(`ws://${host}:1/`));
+  }
+});
+
+check("secure: wss: and https: are the same", async (t) => {
+  const url = `${t.base}/echo`;
+  for (const given of [url, url.replace("wss", "https"), "/echo", url.slice("wss:".length)]) {
+    const socket = new t.WebSocket(given);
+    t.sockets.push(socket);
+    same(socket.url, url);
+    await opened(socket);
+    socket.send("ä");
+    const event = await new Promise((resolve) => (socket.onmessage = resolve));
+    same([event.data, event.origin], ["ä", t.base]);
+  }
 });
 
 // -- the shape -----------------------------------------------------------------------------------
