@@ -9,6 +9,7 @@ import socket
 import ssl
 import time
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 import gevent
@@ -19,6 +20,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 import plainsocket
+from page import CONTENT_TYPE, open_body
 from plainsocket.frames import Opcode
 from plainsocket.protocol import Message
 from rawclient import RawClient, frame
@@ -131,6 +133,50 @@ def test_sni_chooses_the_certificate() -> None:
                 client_context().wrap_socket(plain, server_hostname=name),
             ):
                 pass  # its certificate has been checked against the name
+
+
+@pytest.mark.parametrize("kind", ["page", "application"])
+def test_client_that_goes_within_an_answer_is_no_error(
+    kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither a page of the http carrier, nor one that reads what an application says."""
+    ends: list[str] = []
+
+    def flood(ws: plainsocket.WebSocket) -> None:
+        try:
+            while True:
+                ws.send("x" * 65536)
+        finally:
+            ends.append("flood")
+
+    def app(_environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        try:
+            while True:
+                yield b"x" * 65536
+        finally:
+            ends.append("app")
+
+    def request() -> bytes:
+        if kind == "application":
+            return b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        body = open_body()
+        return (
+            b"POST /flood HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (CONTENT_TYPE.encode(), len(body), body)
+        )
+
+    options: dict[str, Any] = {"ping_interval": 0.2, "ping_timeout": 0.2, "stop_timeout": 0.1}
+    with serving({"/flood": flood}, app=app, ssl_context=server_context(), **options) as server:
+        for _ in range(3):
+            with (
+                socket.create_connection(("127.0.0.1", server.port), PATIENCE) as plain,
+                client_context().wrap_socket(plain, server_hostname="localhost") as secure,
+            ):
+                secure.sendall(request())
+                assert secure.recv(12) == b"HTTP/1.1 200"
+        wait_until(lambda: len(ends) == 3)
+    assert "Error" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("garbage", [b"GET /echo HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x00\x05hello"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -180,6 +181,14 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
                 timeout=self.options.body_timeout,
             )
         return environ
+
+    def _sendall(self, data: bytes) -> None:
+        try:
+            super()._sendall(data)  # type: ignore[misc]
+        except OSError as error:
+            # pywsgi knows two ways of a client to go, and takes those of TLS and of a network that
+            # is gone for errors of the application.
+            raise ConnectionResetError(errno.ECONNRESET, str(error)) from None
 
     def handle_one_response(self) -> None:
         super().handle_one_response()
