@@ -13,8 +13,10 @@ SOURCES = [
     "timers",
     "head",
     "handshake",
+    "opening",
+    "workers",
+    "routed",
     "peeked",
-    "greenlets",
     "entrance",
 ]
 """Of src/plainsocket, those that are compiled."""

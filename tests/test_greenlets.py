@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import plainsocket
-from plainsocket import greenlets
+from plainsocket import workers
 from processes import running
 from rawclient import RawClient
 from serving import serving
@@ -115,7 +115,7 @@ with server:
 
 @pytest.mark.once
 @pytest.mark.skipif(
-    not greenlets.__file__.endswith(".so"), reason="it is the compiled core that saves memory"
+    not workers.__file__.endswith(".so"), reason="it is the compiled core that saves memory"
 )
 def test_what_an_idle_handler_costs() -> None:
     """A page is 4 KiB: were one touched for its frames, it would be nearly 11 in all."""

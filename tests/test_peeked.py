@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import contextvars
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
+import gevent
+import gevent.local
 import pytest
 
 import plainsocket
 from plainsocket.frames import Opcode
+from plainsocket.handshake import PROBE, Precedents, accept, accept_key
 from plainsocket.head import HeadError, parse_head
 from plainsocket.peeked import PeekedRequest, read_request
 from rawclient import RawClient, frame
@@ -212,3 +218,231 @@ def test_what_is_not_plain_is_left_to_pywsgi(line: bytes) -> None:
         assert read_request(REQUEST[:size], None, plainsocket.Options(), dict) is None
     assert read_request(REQUEST, None, plainsocket.Options(max_head_size=100), dict) is None
     assert read_request(REQUEST, None, plainsocket.Options(max_headers=5), dict) is None
+
+
+# -- what was accepted before --------------------------------------------------------------------
+
+PLAIN = {
+    "Host": "127.0.0.1:80",
+    "Connection": "keep-alive, Upgrade",
+    "Upgrade": "websocket",
+    "Origin": "http://127.0.0.1:80",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Protocol": "chat, other",
+    "Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits",
+    "User-Agent": "a test",
+}
+OTHER_KEY = "AQIDBAUGBwgJCgsMDQ4PEC=="
+OPTIONS: dict[str, Any] = {"compression": True, "subprotocols": ["chat"]}
+
+
+def plain_head(changes: dict[str, str | None] | None = None, more: str = "") -> bytes:
+    fields = {**PLAIN, **(changes or {})}
+    lines = [f"{name}: {value}\r\n" for name, value in fields.items() if value is not None]
+    return f"GET /a?b HTTP/1.1\r\n{''.join(lines)}{more}\r\n".encode("latin-1")
+
+
+def judge(data: bytes, options: plainsocket.Options, precedents: Precedents) -> Any:
+    """How a request is answered: by a head, a status, or pywsgi; and what is known of it."""
+    request = read_request(data, None, options, dict, precedents)
+    if request is None:
+        return None
+    answer = request.answer
+    if answer is None:
+        try:
+            accepted = accept(request, options)
+        except plainsocket.Refused as refused:
+            return refused.status
+        answer = accepted.head
+        if request.said is not None:
+            precedents.add(request.said, request, accepted)
+    return answer, request.subprotocol, request.compression, request.path, request.headers
+
+
+def is_known(data: bytes, options: plainsocket.Options, precedents: Precedents) -> bool:
+    request = read_request(data, None, options, dict, precedents)
+    return request is not None and request.answer is not None
+
+
+def test_only_the_key_may_differ_from_what_is_known() -> None:
+    options = plainsocket.Options(**OPTIONS)
+    precedents = Precedents(options)
+    first = judge(plain_head(), options, precedents)
+    other = plain_head({"Sec-WebSocket-Key": OTHER_KEY, "User-Agent": "another"})
+    assert is_known(other, options, precedents)
+    known = judge(other, options, precedents)
+    assert known == judge(other, options, Precedents(options))
+    assert known[0] != first[0]
+    assert known[1:3] == first[1:3]
+    for name in ("Host", "Origin", "Sec-WebSocket-Protocol", "Sec-WebSocket-Extensions"):
+        assert not is_known(plain_head({name: "localhost"}), options, precedents)
+        assert not is_known(plain_head({name: None}), options, precedents)
+
+
+VALUES: list[str | None] = [
+    None,
+    "",
+    "13",
+    "14",
+    "013",
+    "\t13 ",
+    "\xa013",
+    "h2c",
+    "chunked",
+    "0",
+    "5",
+]
+VALUES += ["Upgrade", "UPGRADE, x", "a,upgrade ,", "xupgrade", "WebSocket", "websocket, h2c"]
+VALUES += ["chunked", "127.0.0.1", "http://evil.example", "null", "chat", "chat, chat"]
+VALUES += ["dGhlIHNhbXBsZSBub25jZQ=", "dGhlIHNhbXBsZSBub25jZQ=!", "dGhlIHNhbXBsZSBub25j===="]
+VALUES += ["permessage-deflate", "permessage-deflate; x", ";"]
+MORE = ["", "Host: x\r\n", "Origin: null\r\n", "X: y\r\nx: z\r\n", "x\r\n"]
+
+
+@pytest.mark.parametrize("more", MORE)
+@pytest.mark.parametrize("name", [*PLAIN, "Content-Length", "Transfer-Encoding", "X_Y"])
+def test_what_is_known_changes_no_answer(name: str, more: str) -> None:
+    options = plainsocket.Options(**OPTIONS)
+    warm = Precedents(options)
+    judge(plain_head(), options, warm)
+    for value in VALUES:
+        data = plain_head({name: value}, more)
+        cold = judge(data, options, Precedents(options))
+        for _ in range(2):
+            assert judge(data, options, warm) == cold, value
+        limits = plainsocket.Options(**OPTIONS, max_headers=8, max_head_size=len(data) - 1)
+        assert judge(data, limits, warm) is None
+
+
+@pytest.mark.parametrize("place", [*range(0, 40, 3), *range(-12, 0)])
+def test_what_is_known_forgives_no_malformed_head(place: int) -> None:
+    options = plainsocket.Options(**OPTIONS)
+    warm, head = Precedents(options), plain_head()
+    judge(head, options, warm)
+    for byte in range(256):
+        data = bytearray(head)
+        data[place] = byte
+        assert judge(bytes(data), options, warm) == judge(bytes(data), options, Precedents(options))
+    for size in range(len(head)):
+        assert not is_known(head[:size], options, warm)
+
+
+def test_lists_that_change_are_noticed() -> None:
+    origins, subprotocols = ["self", "http://a.example"], ["chat"]
+    options = plainsocket.Options(origins=origins, subprotocols=subprotocols)
+    precedents = Precedents(options)
+    head = plain_head({"Origin": "http://a.example"})
+    assert judge(head, options, precedents)[1] == "chat"
+    assert is_known(head, options, precedents)
+    subprotocols[:] = ["other"]
+    assert judge(head, options, precedents)[1] == "other"
+    assert is_known(head, options, precedents)
+    origins.pop()
+    assert judge(head, options, precedents) == 403
+
+
+@pytest.mark.parametrize("name", ["process_request", "origins"])
+def test_where_the_application_judges_it_judges_each(name: str) -> None:
+    asked: list[Any] = []
+
+    def judges(*arguments: Any) -> bool:
+        asked.append(arguments)
+        return True
+
+    with serving(**{name: judges}) as server:
+        for count in (1, 2, 3):
+            with RawClient(server.port) as client:
+                client.send(plain_head())
+                assert client.receive_head().startswith("HTTP/1.1 101 ")
+            assert len(asked) == count
+
+
+def test_what_is_known_is_bounded() -> None:
+    options = plainsocket.Options()
+    precedents = Precedents(options)
+    for number in range(300):
+        host = f"{number}.example"
+        head = plain_head({"Host": host, "Origin": f"http://{host}"})
+        assert judge(head, options, precedents)[0].startswith(b"HTTP/1.1 101 ")
+        assert is_known(head, options, precedents)
+    assert len(precedents._answers) <= 256
+    long = plain_head({"Sec-WebSocket-Protocol": "x" * 600})
+    judge(long, options, precedents)
+    assert not is_known(long, options, precedents)
+    probe = plain_head({"Sec-WebSocket-Protocol": PROBE})
+    judge(probe, options, precedents)
+    assert not is_known(probe, options, precedents)
+
+
+def test_a_server_answers_each_key() -> None:
+    with serving(compression=True) as server:
+        for number in range(3):
+            key = base64.b64encode(bytes([number] * 16)).decode()
+            with RawClient(server.port) as client:
+                client.send(plain_head({"Sec-WebSocket-Key": key}))
+                head = client.receive_head()
+                assert f"\r\nSec-WebSocket-Accept: {accept_key(key)}\r\n" in head
+                assert "\r\nSec-WebSocket-Extensions: permessage-deflate" in head
+        http: Any = server.server._http
+        assert len(http.precedents._answers) == 1
+
+
+# -- greenlets that are kept ---------------------------------------------------------------------
+
+
+def test_handlers_one_after_another_share_a_greenlet_and_nothing_else() -> None:
+    user: contextvars.ContextVar[str] = contextvars.ContextVar("user", default="nobody")
+    greenlets: list[int] = []
+
+    def login(ws: plainsocket.WebSocket) -> None:
+        greenlets.append(id(gevent.getcurrent()))
+        ws.send(user.get())
+        user.set("somebody")
+
+    with serving(login) as server:
+        http: Any = server.server._http
+        for _ in range(3):
+            with RawClient(server.port) as client:
+                client.open()
+                assert client.receive_frame()[1] == b"nobody"
+            wait_until(lambda: http._workers._parked)
+        assert len(set(greenlets)) == 1
+        parked = list(http._workers._parked)
+        server.call(server.server.stop)
+        wait_until(lambda: all(greenlet.dead for greenlet in parked))
+
+
+@pytest.mark.parametrize("kind", ["local", "tree", "timeout", "kill", "link", "error"])
+def test_a_handlers_greenlet_that_somebody_knows_serves_nobody_else(kind: str) -> None:
+    local = gevent.local.local()
+    linked: list[Any] = []
+    leave: dict[str, Callable[[Any], object]] = {
+        "local": lambda _: setattr(local, "left", "a value"),
+        "tree": lambda me: setattr(me, "spawn_tree_locals", {"left": "a value"}),
+        "timeout": lambda _: gevent.Timeout(0.05).start(),
+        "kill": lambda me: gevent.spawn_later(0.05, me.kill),
+        "link": lambda me: me.link(linked.append),
+        "error": lambda _: 1 / 0,
+    }
+
+    def handler(ws: plainsocket.WebSocket) -> None:
+        me: Any = gevent.getcurrent()
+        if ws.receive() == "leave":
+            leave[kind](me)
+            return
+        gevent.sleep(0.1)
+        ws.send(f"{getattr(local, 'left', None)} {me.spawn_tree_locals or None}")
+
+    with serving(handler) as server:
+        http: Any = server.server._http
+        for message, answers in (("leave", False), ("look", True), ("look", True)):
+            with RawClient(server.port) as client:
+                client.open()
+                client.send(frame(Opcode.TEXT, message.encode()))
+                if answers:
+                    assert client.receive_frame()[1] == b"None None"
+                else:
+                    assert client.receive_frame()[0].opcode == Opcode.CLOSE
+            wait_until(lambda: not http._running)
+        wait_until(lambda: len(linked) == (kind == "link"))

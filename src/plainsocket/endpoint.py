@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 import gevent
 
@@ -17,13 +15,12 @@ from .errors import ConnectionClosed
 from .frames import CloseCode
 from .protocol import Message
 from .timers import TimerWheel
+from .workers import Workers
 
 if TYPE_CHECKING:
     from .websocket import WebSocket
 
 logger: Final = logging.getLogger("plainsocket")
-
-_MOST_PARKED: Final = 64  # greenlets that wait for something to do
 
 
 class Endpoint:
@@ -59,6 +56,11 @@ class Endpoint:
         """The connection is over. Called exactly once, after the last message."""
 
 
+def is_endpoint(handler: object) -> TypeGuard[type[Endpoint]]:
+    """Whether it is not a function."""
+    return isinstance(handler, type) and issubclass(handler, Endpoint)
+
+
 class Dispatcher:
     """Runs connections that have something to do, at most `limit` at the same time.
 
@@ -72,22 +74,19 @@ class Dispatcher:
         """`on_end` is called once for each, when the socket is closed and `on_close` has returned,
         with the name of its client."""
         self.on_end = on_end
+        self.workers = Workers(self._start_waiting_soon)
         self._limit = limit
         self._timeout = timeout
         self._hub = gevent.get_hub()
         self._timers = TimerWheel.of_hub()
         self.timer_slot = 0
-        self._running: set[_Worker] = set()
         self._waiting: deque[Runner] = deque()
-        self._is_starting = False
-        self._done: list[_Worker] = []
-        self._parked: list[_Worker] = []
 
     def submit(self, runner: Runner) -> None:
         """Run it as soon as there is room: at once, if that is now and this is the hub."""
         if calls.current() is not self._hub:
             self._hub.loop.run_callback(self.submit, runner)
-        elif len(self._running) < self._limit:
+        elif len(self.workers.running) < self._limit:
             self._start(runner)
         else:
             runner.deadline = time.monotonic() + self._timeout
@@ -104,100 +103,21 @@ class Dispatcher:
     def _start(self, runner: Runner) -> None:
         """In the hub: run it, until it waits for something; what it sends leaves together."""
         websocket = runner.websocket
-        worker = self._free_worker()
-        worker.job = runner
-        worker.gr_context = None  # a new one
-        self._running.add(worker)
         websocket.begin_batch()
-        self._is_starting = True
-        calls.switch(worker)
-        self._is_starting = False
+        self.workers.start(runner)
         websocket.end_batch()
-        del worker  # or it would count as known
-        self._collect()
 
-    def _free_worker(self) -> _Worker:
-        while True:
-            while self._parked:
-                worker = self._parked.pop()
-                if not worker.dead:  # killed while it was parked
-                    return worker
-            calls.switch(_Worker(self))  # which parks
-            self._collect()
-
-    def finish(self, worker: _Worker) -> None:
-        """The worker, in which this runs, has done its job."""
-        self._running.discard(worker)
-        if not worker.is_killed:
-            self._done.append(worker)
-        if not self._is_starting:
-            self._hub.loop.run_callback(self._collect)
-
-    def park(self, worker: _Worker) -> None:
-        """A new one, in which this runs, is ready."""
-        self._done.append(worker)
-
-    def _collect(self) -> None:
-        """In the hub: keep the workers that are free; but those that somebody may still know, be
-        it greenlet-local values, a Timeout or a variable, are of no more use."""
-        while self._done:
-            worker = self._done.pop()
-            known = sys.getrefcount(worker) if hasattr(sys, "getrefcount") else 0
-            if worker.known is None:
-                worker.known = known
-            if (
-                known != worker.known
-                or not known
-                or worker.has_links()
-                or weakref.getweakrefcount(worker)
-                or worker.spawn_tree_locals
-                or len(self._parked) >= _MOST_PARKED
-            ):
-                calls.switch(worker)  # it has no job, and ends
-            else:
-                self._parked.append(worker)
-        if self._waiting and len(self._running) < self._limit:
+    def _start_waiting_soon(self) -> None:
+        if self._waiting and len(self.workers.running) < self._limit:
             self._hub.loop.run_callback(self._start_waiting)
 
     def _start_waiting(self) -> None:
-        if self._waiting and len(self._running) < self._limit:
+        if self._waiting and len(self.workers.running) < self._limit:
             self._start(self._waiting.popleft())
 
     def kill(self) -> None:
         """Kill what is running, and what could."""
-        for worker in [*self._running, *self._parked]:
-            worker.kill(block=False)
-
-
-class _Worker(gevent.Greenlet):  # type: ignore[type-arg]
-    """Runs what there is to do for one connection, then for another."""
-
-    __slots__ = ("_dispatcher", "is_killed", "job", "known")
-
-    spawning_stack_limit = 0  # it begins in the hub, of which there is nothing to remember
-
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        super().__init__()
-        self._dispatcher = dispatcher
-        self.job: Runner | None = None
-        self.known: int | None = None  # how many references there are where nobody knows it
-        self.is_killed = False
-
-    def _run(self) -> None:
-        dispatcher, hub = self._dispatcher, self.parent
-        dispatcher.park(self)
-        while True:
-            calls.switch(hub)
-            if self.job is None:
-                return
-            try:
-                self.job.run()
-            except BaseException:
-                self.is_killed = True
-                raise
-            finally:
-                self.job = None
-                dispatcher.finish(self)
+        self.workers.kill()
 
 
 class Runner:

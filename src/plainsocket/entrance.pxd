@@ -5,6 +5,7 @@ cdef class Entrance:
     cdef readonly object options
     cdef readonly object idle
     cdef readonly object make_environ
+    cdef readonly object precedents
     cdef readonly object timers
     cdef readonly object _hub
     cdef readonly double _batch_time

@@ -16,6 +16,7 @@ from gevent import get_hub
 
 from .carriers import calls
 from .draining import IdleConnections
+from .handshake import Precedents
 from .options import Options
 from .peeked import PEEK_SIZE, PeekedRequest, read_request
 from .timers import TimerWheel
@@ -63,6 +64,7 @@ class Entrance:
         self.options = options
         self.idle = idle
         self.make_environ = make_environ
+        self.precedents = Precedents(options)
         self.timers = TimerWheel.of_hub()
         self._hub = get_hub()
         self._batch_time = options.batch_time
@@ -125,7 +127,9 @@ class Arrival:
         if not data:
             sock.close()
             return
-        request = read_request(data, self._address, entrance.options, entrance.make_environ)
+        request = read_request(
+            data, self._address, entrance.options, entrance.make_environ, entrance.precedents
+        )
         if request is not None:
             entrance.house.serve_request(sock, self._address, self._deadline, request)
         else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
@@ -220,6 +220,65 @@ def accept(request: Request, options: Options) -> Accepted:
 
 
 _UPGRADE: Final = [("Upgrade", "websocket"), ("Connection", "Upgrade")]
+
+
+class Precedents:
+    """The answers to handshakes that were accepted, for others that say the same.
+
+    Pages of one site differ in their key only. What is remembered holds as long as the options do;
+    with a `process_request`, or a function that judges origins, nothing is.
+    """
+
+    __slots__ = ("_answers", "_lists", "are_kept")
+
+    def __init__(self, options: Options) -> None:
+        self.are_kept = options.process_request is None and not callable(options.origins)
+        self._answers: dict[bytes, Precedent] = {}
+        # Those among the options that somebody might change, and what they were.
+        self._lists: list[tuple[Any, list[str]]] = [
+            (each, list(each))
+            for each in (options.origins, options.subprotocols)
+            if isinstance(each, Sequence) and not isinstance(each, (str, tuple))
+        ]
+
+    def find(self, said: bytes) -> Precedent | None:
+        """What is known about a request that is flawless and says `said` (`lines.cut_upgrade`)."""
+        for each, before in self._lists:
+            if list(each) != before:
+                before[:] = each
+                self._answers.clear()
+        return self._answers.get(said)
+
+    def add(self, said: bytes, request: Request, accepted: Accepted) -> None:
+        """Remember that `request`, which says `said`, was accepted."""
+        if accepted.is_probe:
+            return
+        if len(self._answers) >= _MOST_PRECEDENTS:
+            self._answers.clear()
+        key = accept_key(request.headers["sec-websocket-key"])
+        before, _, after = accepted.head.partition(key.encode())
+        self._answers[said] = Precedent(before, after, request.subprotocol, request.compression)
+
+
+class Precedent:
+    """How a handshake was accepted."""
+
+    __slots__ = ("_after", "_before", "compression", "subprotocol")
+
+    def __init__(
+        self, before: bytes, after: bytes, subprotocol: str | None, compression: Agreement | None
+    ) -> None:
+        self._before = before
+        self._after = after
+        self.subprotocol = subprotocol
+        self.compression = compression
+
+    def head(self, accept: bytes) -> bytes:
+        """The 101 as bytes, with this Sec-WebSocket-Accept."""
+        return self._before + accept + self._after
+
+
+_MOST_PRECEDENTS: Final = 256
 
 
 def upgrade_required(request: Request) -> Refused:

@@ -4,6 +4,7 @@
 
 #include <Python.h>
 #include <string.h>
+#include "sha1.h"
 
 enum { IN_TOKEN = 1, IN_TARGET = 2, IN_VALUE = 4 };
 
@@ -179,6 +180,133 @@ other:
     cut = Py_NewRef(Py_None);
 done:
     Py_XDECREF(fields);
+    return cut;
+}
+
+/* The headers that decide about a WebSocket. Those in SAID differ from page to page, and are given
+ * back as they came; a request with one of those behind KEY is no plain one. */
+enum { HOST, ORIGIN, PROTOCOL, EXTENSIONS, SAID, UPGRADE = SAID, CONNECTION, VERSION, KEY, LENGTH,
+       CODING, JUDGED };
+
+static const struct { const char *name; Py_ssize_t size; } lines_judged[JUDGED] = {
+    {"host", 4}, {"origin", 6}, {"sec-websocket-protocol", 22}, {"sec-websocket-extensions", 24},
+    {"upgrade", 7}, {"connection", 10}, {"sec-websocket-version", 21}, {"sec-websocket-key", 17},
+    {"content-length", 14}, {"transfer-encoding", 17},
+};
+
+enum { MOST_SAID = 512 };
+
+/* Whether the bytes from `at` to `end` are `text`, which is in lower case. */
+static int
+lines_is(const char *at, const char *end, const char *text, Py_ssize_t size)
+{
+    if (end - at != size)
+        return 0;
+    for (; size > 0; size--, at++, text++)
+        if ((*at | (*at >= 'A' && *at <= 'Z') << 5) != *text)
+            return 0;
+    return 1;
+}
+
+/* Which of the judged headers it is, or JUDGED. */
+static int
+lines_which(const struct header *header)
+{
+    int which = 0;
+    while (which < JUDGED && !lines_is(header->name, header->colon, lines_judged[which].name,
+                                       lines_judged[which].size))
+        which++;
+    return which;
+}
+
+/* Whether `text` is one of the tokens in a list. */
+static int
+lines_lists(const struct header *header, const char *text, Py_ssize_t size)
+{
+    for (const char *at = header->value; at < header->end; at++) {
+        const char *comma = memchr(at, ',', (size_t)(header->end - at));
+        const char *next = comma != NULL ? comma : header->end, *end = next;
+        while (at < end && (*at == ' ' || *at == '\t'))
+            at++;
+        while (end > at && (end[-1] == ' ' || end[-1] == '\t'))
+            end--;
+        if (lines_is(at, end, text, size))
+            return 1;
+        at = next;
+    }
+    return 0;
+}
+
+/* Whether it is 16 bytes in base64. */
+static int
+lines_is_key(const struct header *header)
+{
+    const char *at = header->value;
+    if (header->end - at != KEY_SIZE)
+        return 0;
+    for (int i = 0; i < KEY_SIZE - 2; i++) {
+        char c = at[i];
+        int is_word = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+        if (!is_word && c != '+' && c != '/')
+            return 0;
+    }
+    return at[KEY_SIZE - 2] == '=' && at[KEY_SIZE - 1] == '=';
+}
+
+static PyObject *
+lines_cut_upgrade(PyObject *data, Py_ssize_t max_headers)
+{
+    const char *start = PyBytes_AS_STRING(data), *at, *end = start + PyBytes_GET_SIZE(data);
+    struct request_line line;
+    struct header header, judged[JUDGED] = {{0}};
+    Py_ssize_t count = 0;
+    if (!lines_begin(start, end, &line) || memcmp(start, "GET /", 5) || line.version[7] != '1')
+        Py_RETURN_NONE;
+    for (at = line.end; *at != '\r'; count++) {
+        at = lines_next(at, end, &header);
+        if (at == NULL || count == max_headers)
+            Py_RETURN_NONE;
+        int which = lines_which(&header);
+        if (which == JUDGED)
+            continue;
+        if (which > KEY || judged[which].name != NULL)
+            Py_RETURN_NONE;
+        judged[which] = header;
+    }
+    if (end - at < 2 || at[1] != '\n')
+        Py_RETURN_NONE;
+    for (int which = UPGRADE; which <= KEY; which++)
+        if (judged[which].name == NULL)
+            Py_RETURN_NONE;
+    if (!lines_is(judged[UPGRADE].value, judged[UPGRADE].end, "websocket", 9)
+        || !lines_lists(&judged[CONNECTION], "upgrade", 7)
+        || !lines_is(judged[VERSION].value, judged[VERSION].end, "13", 2)
+        || !lines_is_key(&judged[KEY]))
+        Py_RETURN_NONE;
+    char said[MOST_SAID], *to = said, accept[ACCEPT_SIZE];
+    for (int which = 0; which < SAID; which++) {
+        Py_ssize_t size = judged[which].end - judged[which].value;
+        if (judged[which].name == NULL)
+            continue;
+        if (size + 2 > said + MOST_SAID - to)
+            Py_RETURN_NONE;
+        *to++ = (char)('0' + which);
+        memcpy(to, judged[which].value, (size_t)size);
+        to += size;
+        *to++ = '\n';
+    }
+    sha1_accept(judged[KEY].value, accept);
+    const char *path_end = memchr(line.target, '?', (size_t)(line.target_end - line.target));
+    PyObject *size = PyLong_FromSsize_t(at + 2 - start);
+    PyObject *path = lines_text(line.target, path_end != NULL ? path_end : line.target_end, 0);
+    PyObject *accept_key = PyBytes_FromStringAndSize(accept, ACCEPT_SIZE);
+    PyObject *others = PyBytes_FromStringAndSize(said, to - said);
+    PyObject *cut = size && path && accept_key && others
+                  ? PyTuple_Pack(4, size, path, accept_key, others) : NULL;
+    Py_XDECREF(size);
+    Py_XDECREF(path);
+    Py_XDECREF(accept_key);
+    Py_XDECREF(others);
     return cut;
 }
 

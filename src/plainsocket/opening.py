@@ -39,6 +39,8 @@ _LOOK_INTERVAL: Final = 0.005
 class Host:
     """What serves one WebSocket: a pywsgi handler, or the middleware under another server."""
 
+    __slots__ = ()
+
     options = Options()
     environ: dict[str, Any]
 

@@ -11,18 +11,23 @@ import io
 import sys
 from collections.abc import Callable
 from email.utils import formatdate
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes
 
 import gevent
 
 from . import lines
 from .carriers import calls
-from .handshake import Accepted, Refused, Request
+from .endpoint import is_endpoint
+from .handshake import Accepted, Precedents, Refused, Request
 from .head import Head, HeadError, find_end, is_authority, parse_head
-from .opening import Host, address_name, believe_proxies, gevent_socket, refusal_headers
+from .opening import address_name, believe_proxies, gevent_socket, refusal_headers
 from .options import Options
+from .routed import Routed
 from .websocket import WebSocket
+
+if TYPE_CHECKING:
+    from .server import HTTPServer
 
 PEEK_SIZE: Final = 8192  # bytes: a head that is longer is no plain one
 
@@ -36,31 +41,41 @@ class PeekedRequest(Request):
 
     __slots__ = (
         "_address",
+        "_context",
         "_data",
         "_environ",
         "_headers",
         "_make_environ",
         "_options",
         "_path",
+        "_response_headers",
+        "answer",
+        "said",
     )
 
     def __init__(
         self,
         data: bytes,
         path: str,
-        headers: dict[str, str],
+        headers: dict[str, str] | None,
         address: Any,
         options: Options,
         make_environ: Callable[[], dict[str, Any]],
     ) -> None:
-        """`make_environ` makes what is the same in the environ of all requests."""
+        """`headers`: None where they have not been read. `make_environ` makes what is the same in
+        the environ of all requests."""
         self.method = "GET"
         self.version = "HTTP/1.1"
-        self.context = {}
-        self.response_headers = []
         self.subprotocol = None
+        self.compression = None
+        self.answer: bytes | None = None
+        """The head of the 101, where one like it has been accepted before."""
+        self.said: bytes | None = None
+        """What to remember it by, where it is accepted."""
+        self._context: dict[str, Any] | None = None
+        self._response_headers: list[tuple[str, str]] | None = None
         self._data = data
-        self._headers: dict[str, str] | None = headers
+        self._headers = headers
         self._address = address
         self._options = options
         self._make_environ = make_environ
@@ -78,7 +93,27 @@ class PeekedRequest(Request):
 
     def forget(self) -> None:
         """The handshake is done: the bytes will do."""
-        self._headers = None
+        self._headers = self.answer = self.said = None
+
+    @property
+    def context(self) -> dict[str, Any]:
+        if self._context is None:
+            self._context = {}
+        return self._context
+
+    @context.setter
+    def context(self, context: dict[str, Any]) -> None:
+        self._context = context
+
+    @property
+    def response_headers(self) -> list[tuple[str, str]]:
+        if self._response_headers is None:
+            self._response_headers = []
+        return self._response_headers
+
+    @response_headers.setter
+    def response_headers(self, headers: list[tuple[str, str]]) -> None:
+        self._response_headers = headers
 
     @property
     def headers(self) -> dict[str, str]:  # type: ignore[override]
@@ -135,16 +170,37 @@ class PeekedRequest(Request):
 
 
 def read_request(
-    data: bytes, address: Any, options: Options, make_environ: Callable[[], dict[str, Any]]
+    data: bytes,
+    address: Any,
+    options: Options,
+    make_environ: Callable[[], dict[str, Any]],
+    precedents: Precedents | None = None,
 ) -> PeekedRequest | None:
-    """The request at the beginning of `data`, if it is a plain one for a WebSocket."""
+    """The request at the beginning of `data`, if it is a plain one for a WebSocket.
+
+    If one that says the same as a known one, it has its `answer`.
+    """
     if not data.startswith(b"GET "):
         return None
+    said = None
+    if precedents is not None and precedents.are_kept:
+        cut = lines.cut_upgrade(data, options.max_headers)
+        if cut is not None and cut[0] <= options.max_head_size:
+            size, path, accept, said = cut
+            found = precedents.find(said)
+            if found is not None:
+                request = PeekedRequest(data[:size], path, None, address, options, make_environ)
+                request.answer = found.head(accept)
+                request.subprotocol = found.subprotocol
+                request.compression = found.compression
+                return request
     read = _read_plain(data, options) or _read_any(data, options)
     if read is None or read[2].get("upgrade", "").lower() != "websocket":
         return None
     size, path, fields = read
-    return PeekedRequest(data[:size], path, fields, address, options, make_environ)
+    request = PeekedRequest(data[:size], path, fields, address, options, make_environ)
+    request.said = said
+    return request
 
 
 def _read_plain(data: bytes, options: Options) -> tuple[int, str, dict[str, str]] | None:
@@ -185,14 +241,49 @@ def _without_underscore(head: Head) -> dict[str, str]:
     return {name: value for name, value in head.fields.items() if "_" not in name}
 
 
-class PeekedHost(Host):
-    """Serves a request that was peeked at."""
+class PeekedHost(Routed):
+    """Serves a request that was peeked at, without pywsgi."""
 
-    def __init__(self, sock: Any, address: Any, request: PeekedRequest, options: Options) -> None:
-        self.options = options
+    __slots__ = ("_address", "_deadline", "_request", "_socket", "options")
+
+    def __init__(
+        self, server: HTTPServer, sock: Any, address: Any, deadline: float, request: PeekedRequest
+    ) -> None:
+        self.server = server
+        self.options = server.owner.options
+        self.reserved = None
         self._socket = sock
-        self._request = request
         self._address = address
+        self._deadline = deadline
+        self._request = request
+
+    def run(self) -> None:
+        """Answer the request, and serve its WebSocket; but what has no handler is pywsgi's."""
+        request = self._request
+        try:
+            handler = self.server.owner.handler_of(request)
+            if handler is None:
+                sock, self._socket = self._socket, None
+                self.server.serve_by_pywsgi(sock, self._address, self._deadline)
+                return
+            self.reserve_address(request)
+            if request.answer is not None and not is_endpoint(handler):
+                websocket = self.new_websocket(request)
+                self._start(websocket, request.answer)
+                self.enter(websocket)
+                self.run_handler(websocket, handler)
+            else:
+                self.server.serve_websocket(self, handler, request)
+        except Refused as refused:
+            self.refuse(refused)
+        except Exception as error:
+            if not self.is_open:
+                self.fail()
+            elif not isinstance(error, ConnectionError):  # or it is just gone
+                raise
+        finally:
+            self.release_address()
+            self.close()
 
     @property
     def client_name(self) -> str:
@@ -212,7 +303,14 @@ class PeekedHost(Host):
         return {}  # nothing that this class does needs one to be built
 
     def open_websocket(self, websocket: WebSocket, accepted: Accepted) -> None:
-        websocket.start(self._take_socket(), head=accepted.head)
+        request = self._request
+        if request.said is not None:
+            self.server.precedents.add(request.said, request, accepted)
+        self._start(websocket, accepted.head)
+        self.enter(websocket)
+
+    def _start(self, websocket: WebSocket, head: bytes) -> None:
+        websocket.start(self._take_socket(), head=head)
         self._request.forget()
         self.observe_opening(websocket)
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import gevent
 from gevent import pywsgi
@@ -26,13 +26,12 @@ from gevent.pool import Pool
 from . import tls
 from .assets import is_asked_for as is_file
 from .draining import IdleConnections, close_all
-from .endpoint import Dispatcher, Endpoint, Runner
+from .endpoint import Dispatcher, Endpoint, Runner, is_endpoint
 from .entrance import Arrival, Entrance
 from .forwarded import ProxyError, TrustedProxies, read_proxy_header
 from .frames import CloseCode
-from .greenlets import Greenlet
 from .handler import WebSocketHandler
-from .handshake import Accepted, Refused, Request, accept, printable, upgrade_required
+from .handshake import Refused, Request, accept, printable, upgrade_required
 from .listening import address_of, adopt, listen
 from .opening import (
     Host,
@@ -45,7 +44,9 @@ from .opening import (
 )
 from .options import Options
 from .peeked import PeekedHost, PeekedRequest
+from .routed import Routed
 from .websocket import Handler, WebSocket
+from .workers import Workers
 from .wsgi import Application
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Server:
         self._listener = listener
         self._address: tuple[str, int] | str = ""
         self._ssl_context = None if ssl_context is None else tls.adapt(ssl_context)
-        self._http: _HTTPServer | None = None
+        self._http: HTTPServer | None = None
         self._flash_wanted = flash_policy
         self.flash_policy: FlashPolicy | None = None
         self.flash_policy_server: FlashPolicyServer | None = None
@@ -182,7 +183,7 @@ class Server:
             except BaseException:
                 listener.close()
                 raise
-        self._http = _HTTPServer(self, gevent_socket(listener), self._ssl_context)
+        self._http = HTTPServer(self, gevent_socket(listener), self._ssl_context)
         self._http.start()
         logger.info("listening on %s", address_name(self._address))
 
@@ -293,7 +294,7 @@ _SERVICE_UNAVAILABLE: Final = (
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-class _HTTPServer(pywsgi.WSGIServer):
+class HTTPServer(pywsgi.WSGIServer):
     """Accepts connections and reads their requests."""
 
     def __init__(self, owner: Server, listener: Any, ssl_context: ssl.SSLContext | None) -> None:
@@ -304,11 +305,13 @@ class _HTTPServer(pywsgi.WSGIServer):
         )
         self.idle = IdleConnections()
         self.kept: set[WebSocket | Arrival] = set()  # the connections that have no greenlet
-        self._running: set[Greenlet] = set()  # of those that came by _entrance
+        self._workers = Workers()  # of those that came by _entrance
+        self._running = self._workers.running
         self._max_connections = owner.options.max_connections or _max_open_files()
         self._handlers = Pool()
         self._served = 0  # connections that have a greenlet of _handlers
         self._entrance = Entrance(self, owner.options, self.idle, self.get_environ)
+        self.precedents = self._entrance.precedents
         self._none_kept = Event()
         self._none_kept.set()
         self.time_for_head = owner.options.handshake_timeout
@@ -411,31 +414,17 @@ class _HTTPServer(pywsgi.WSGIServer):
     def serve_request(
         self, sock: Any, address: Any, deadline: float, request: PeekedRequest
     ) -> None:
-        self._run(self._serve_peeked, sock, address, deadline, request)
+        self._workers.start(PeekedHost(self, sock, address, deadline, request))
 
     def serve_unread(self, sock: Any, address: Any, deadline: float) -> None:
-        self._run(self._serve_by_pywsgi, sock, address, deadline)
+        self._workers.start(_Call(self.serve_by_pywsgi, sock, address, deadline))
 
     def turn_away(self, sock: Any, address: Any) -> None:
-        self._run(self._refuse, sock, address)
-
-    def _run(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Call a function in a greenlet, and begin at once."""
-        Greenlet(self._running, function, arguments).switch()
+        self._workers.start(_Call(self._refuse, sock, address))
 
     # -- and in their greenlets ------------------------------------------------------------------
 
-    def _serve_peeked(
-        self, sock: Any, address: Any, deadline: float, request: PeekedRequest
-    ) -> None:
-        """Serve a plain request for a WebSocket, but leave it to pywsgi if that has to answer."""
-        handler = self.owner.handler_of(request)
-        if handler is None:
-            self._serve_by_pywsgi(sock, address, deadline)
-        else:
-            _PeekedHost(self, sock, address, request).run(handler, request)
-
-    def _serve_by_pywsgi(self, sock: Any, address: Any, deadline: float) -> None:
+    def serve_by_pywsgi(self, sock: Any, address: Any, deadline: float) -> None:
         with contextlib.closing(gevent_socket(sock)) as sock:
             self.time_for_head = max(0.0, deadline - time.monotonic())
             super().handle(sock, address)
@@ -459,7 +448,7 @@ class _HTTPServer(pywsgi.WSGIServer):
 
             handler = probe.answer
         websocket = host.new_websocket(request)
-        if not _is_endpoint(handler):
+        if not is_endpoint(handler):
             host.open_websocket(websocket, accepted)
             del accepted  # not to be kept as long as the connection lasts
             host.run_handler(websocket, handler)
@@ -507,7 +496,7 @@ class _HTTPServer(pywsgi.WSGIServer):
     def cut(self) -> None:
         """Kill what is still connected."""
         self._handlers.kill(block=False)
-        gevent.killall(list(self._running), block=False)
+        self._workers.kill()
         self.dispatcher.kill()
         for connection in list(self.kept):
             connection.abort()
@@ -561,76 +550,34 @@ def _max_open_files() -> int:
     return max(1, limit - _FILES_RESERVED)
 
 
-def _is_endpoint(handler: Handler | type[Endpoint]) -> TypeGuard[type[Endpoint]]:
-    return isinstance(handler, type) and issubclass(handler, Endpoint)
-
-
 def _no_websocket() -> Refused:
     return Refused(HTTPStatus.NOT_FOUND, "No WebSocket is served at this path.")
 
 
-class _Routed(Host):
-    """Serves WebSockets by the handlers of a Server."""
+class _Call:
+    """A job: to call a function."""
 
-    server: _HTTPServer
-    _reserved: str | None = None
+    __slots__ = ("_arguments", "_function")
 
-    def reserve_address(self, request: Request) -> None:
-        """Count the client from now on: until it is open, others could pass the limit with it."""
-        if self.server.owner.reserve_for(request):
-            self._reserved = request.remote_address
+    def __init__(self, function: Callable[..., None], *arguments: Any) -> None:
+        self._function = function
+        self._arguments = arguments
 
-    def release_address(self) -> None:
-        if self._reserved is not None:
-            self.server.owner.reserve(self._reserved, -1)
-            self._reserved = None
-
-    def open_websocket(self, websocket: WebSocket, accepted: Accepted) -> None:
-        super().open_websocket(websocket, accepted)
-        self.release_address()
-        self.server.owner.add(websocket)
-        if self.server.closed:
-            websocket.close(CloseCode.GOING_AWAY, "server is stopping")
-
-    def end_websocket(self, websocket: WebSocket, code: int, reason: str) -> None:
-        try:
-            super().end_websocket(websocket, code, reason)
-        finally:
-            self.server.owner.remove(websocket)
+    def run(self) -> None:
+        with contextlib.suppress(ConnectionError):  # it is gone before it was answered
+            self._function(*self._arguments)
 
 
-class _PeekedHost(_Routed, PeekedHost):
-    """Does so without pywsgi."""
-
-    def __init__(self, server: _HTTPServer, sock: Any, address: Any, request: PeekedRequest):
-        super().__init__(sock, address, request, server.owner.options)
-        self.server = server
-
-    def run(self, handler: Handler | type[Endpoint], request: PeekedRequest) -> None:
-        """Answer the request, and serve its WebSocket."""
-        try:
-            self.reserve_address(request)
-            self.server.serve_websocket(self, handler, request)
-        except Refused as refused:
-            self.refuse(refused)
-        except Exception:
-            if self.is_open:
-                raise
-            self.fail()
-        finally:
-            self.release_address()
-            self.close()
-
-
-class _RoutingHandler(_Routed, WebSocketHandler):
+class _RoutingHandler(Routed, WebSocketHandler):
     """Serves the paths that have a handler, and leaves the rest to the WSGI application."""
 
-    server: _HTTPServer
+    server: HTTPServer
     is_fresh = True  # no request has come yet
     _is_of_session = False  # the last request was of the http carrier
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self.reserved = None
         self.options = self.server.owner.options
         self.time_for_head = self.server.time_for_head
 
