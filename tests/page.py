@@ -386,6 +386,11 @@ class Page:
                 received = self._told = self.received
             self._send(offset, data, received)
 
+    @property
+    def unacknowledged(self) -> int:
+        """Bytes of the up stream."""
+        return len(self._unacknowledged)
+
     def piece(self) -> int:
         """Bytes that the next request may have."""
         return int(self.session.largest) - 300
