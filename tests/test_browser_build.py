@@ -7,7 +7,10 @@ import json
 import re
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
+
+import pytest
 
 import needs
 import plainsocket
@@ -87,6 +90,59 @@ def test_the_package_has_the_librarys_version() -> None:
     assert "dependencies" not in package
     for name in package["files"]:
         assert (STATIC / name).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.once
+def test_what_npm_packs_can_be_imported(tmp_path: Path) -> None:
+    """By TypeScript, as Node's rules resolve it and as bundlers do; with its licence."""
+    source = tmp_path / "browser"
+    ignored = shutil.ignore_patterns("node_modules", "plainsocket*")
+    shutil.copytree(BROWSER, source, ignore=ignored)
+    (source / "node_modules").symlink_to(BROWSER / "node_modules")
+    shutil.copy(ROOT / "LICENSE", tmp_path)
+    shutil.copy(BROWSER / "src/plainsocket.d.mts", source / "src")
+    npm = shutil.which("npm") or needs.unavailable("npm is missing (Debian package npm)")
+    subprocess.run([npm, "pack", "--silent"], cwd=source, check=True, timeout=120)
+    (packed,) = source.glob("*.tgz")
+    package = tmp_path / "page/node_modules/plainsocket"
+    package.mkdir(parents=True)
+    with tarfile.open(packed) as archive:
+        for member in archive:
+            content = archive.extractfile(member)
+            assert content is not None
+            (package / Path(member.name).name).write_bytes(content.read())
+    declared = json.loads((BROWSER / "package.json").read_text())["files"]
+    found = {path.name for path in package.iterdir()}
+    assert found == {*declared, "package.json", "README.md", "LICENSE"}
+    for name in declared:
+        assert (package / name).read_bytes() == (STATIC / name).read_bytes()
+
+    page = tmp_path / "page"
+    (page / "package.json").write_text('{"type": "module"}')
+    (page / "page.ts").write_text(USE)
+    for module, resolution in ("node16", "node16"), ("esnext", "bundler"):
+        compile_page = (
+            "node_modules/typescript/bin/tsc", "--noEmit", "--strict", "--lib", "es2022,dom",
+            "--module", module, "--moduleResolution", resolution, page / "page.ts",
+        )  # fmt: skip
+        node(*compile_page)
+
+
+USE = """
+import { WebSocket, HTTPWebSocket, GuardedWebSocket, carrierOf } from "plainsocket";
+
+class Mine extends WebSocket {}
+const sockets: globalThis.WebSocket[] = [
+  new WebSocket("/echo"), new HTTPWebSocket("/echo", "chat"),
+  new GuardedWebSocket("/echo", ["a"]), new Mine("/x"),
+];
+sockets[0]!.onmessage = ({ data }: MessageEvent<string>) => console.log(data);
+const carrier: "native" | "http" | "http-poll" = carrierOf(sockets[0]!);
+// @ts-expect-error: there is no such carrier
+const none: "flash" = carrierOf(sockets[0]!);
+export { carrier, none, WebSocket };
+"""
 
 
 def test_the_lock_file_names_no_registry() -> None:
