@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import gevent
@@ -14,7 +15,7 @@ from websockets.typing import Origin, Subprotocol
 
 import plainsocket
 from plainsocket.frames import Opcode
-from plainsocket.protocol import FRAGMENT_SIZE
+from plainsocket.protocol import FRAGMENT_SIZE, Message
 from rawclient import RawClient, frame
 from serving import PATIENCE, Running, serving, wait_until
 
@@ -444,6 +445,34 @@ def test_a_receiver_that_always_finds_messages_lets_others_have_their_turn() -> 
         client.send(client.request() + frame(Opcode.TEXT, b"x") * 100)
         client.receive_head()
         assert client.receive_frame()[1] == b"done"
+
+
+def test_those_who_have_sent_in_one_turn_of_the_loop_are_served_in_that_order() -> None:
+    received: list[Message] = []
+
+    def handler(ws: plainsocket.WebSocket) -> None:
+        for message in ws:
+            received.append(message)
+            ws.send(message)
+
+    with serving(handler) as server, ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(server.port)) for _ in range(20)]
+        for client in clients:
+            client.open()
+        for shift in range(3):
+            received.clear()
+            order = clients[shift:] + clients[:shift]
+
+            def send_all(order: list[RawClient] = order) -> None:  # the loop stands still meanwhile
+                for number, client in enumerate(order):
+                    client.send(frame(Opcode.TEXT, b"%d" % number))
+
+            # The kernel remembers who was ready until it is asked again.
+            server.call(lambda: gevent.sleep(0.001))
+            server.call(send_all)
+            for number, client in enumerate(order):
+                assert client.receive_frame()[1] == b"%d" % number
+            assert received == [str(number) for number in range(20)]
 
 
 def test_running_reaches_the_servers_thread() -> None:

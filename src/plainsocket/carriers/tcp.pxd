@@ -15,16 +15,23 @@ cdef class _Outbox:
 
 cdef _Outbox _outbox
 
+cdef class _Turn:
+    cdef readonly list _carriers
+    cdef readonly object _check
+    cdef readonly object hub
+
+    cdef add(self, TcpCarrier carrier)
+
 cdef class TcpCarrier(Carrier):
     cdef readonly list _batch
     cdef readonly list _control
     cdef readonly int _fd
     cdef readonly list _frames
-    cdef readonly object _hub
     cdef readonly object _read_watcher
     cdef readonly Receiver _receiver
     cdef readonly object _socket
     cdef readonly object _tls
+    cdef readonly _Turn _turn
     cdef readonly object _write_watcher
     cdef readonly flag _corked
     cdef readonly flag _ending
@@ -35,6 +42,7 @@ cdef class TcpCarrier(Carrier):
     cdef readonly flag _reading
     cdef readonly flag _writing
 
+    cpdef read(self)
     cdef _read_to(self, room)
     cdef _read_records(self)
     cdef _take(self, bytes data)
