@@ -8,6 +8,7 @@ SOURCES = [
     "frames",
     "protocol",
     "carriers/base",
+    "carriers/descriptor",
     "carriers/tcp",
     "websocket",
     "timers",
@@ -18,6 +19,7 @@ SOURCES = [
     "routed",
     "peeked",
     "entrance",
+    "server",
 ]
 """Of src/plainsocket, those that are compiled."""
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +15,8 @@ import greenlet
 import pytest
 
 from plainsocket.carriers import calls
+from plainsocket.carriers.descriptor import Descriptor
+from serving import PATIENCE, wait_until
 
 
 @pytest.fixture
@@ -22,6 +28,52 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 Pair = tuple[socket.socket, socket.socket]
+
+
+def test_accept() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        assert calls.accept(listener.fileno()) is None
+        with socket.create_connection(listener.getsockname(), timeout=PATIENCE) as client:
+            wait_until(lambda: select.select([listener], [], [], 0)[0])
+            accepted = calls.accept(listener.fileno())
+            assert accepted is not None
+            with socket.socket(fileno=accepted[0]) as sock:
+                assert accepted[1] == client.getsockname()
+                assert not os.get_blocking(sock.fileno())
+                assert not os.get_inheritable(sock.fileno())
+        other = listener.dup()
+        other.shutdown(socket.SHUT_RD)
+    with other, pytest.raises(OSError, match="Invalid argument"):
+        calls.accept(other.fileno())
+
+
+def test_a_descriptor_is_a_socket_as_far_as_a_carrier_needs(pair: Pair) -> None:
+    one, other = pair
+    one = Descriptor(one.detach(), one.family, one.type, one.proto)  # type: ignore[assignment]
+    assert one.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    one.shutdown(socket.SHUT_WR)
+    assert other.recv(1) == b""
+    other.sendall(b"x")
+    fd = one.fileno()
+    assert calls.read(fd) == b"x"
+    assert one.detach() == fd
+    assert one.fileno() == -1
+    one.close()
+    os.fstat(fd)  # is open
+    Descriptor(fd, one.family, one.type, one.proto).close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+    del one
+    dropped, kept = socket.socketpair()
+    Descriptor(dropped.detach(), kept.family, kept.type, kept.proto)
+    gc.collect()
+    kept.settimeout(PATIENCE)
+    with kept:
+        assert kept.recv(1) == b""
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        Descriptor(-1, kept.family, kept.type, kept.proto).shutdown(socket.SHUT_WR)
 
 
 def test_read(pair: Pair) -> None:

@@ -6,8 +6,10 @@ import base64
 import contextlib
 import contextvars
 import json
+import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,7 +23,7 @@ from plainsocket.handshake import PROBE, Precedents, accept, accept_key
 from plainsocket.head import HeadError, parse_head
 from plainsocket.peeked import PeekedRequest, read_request
 from rawclient import RawClient, frame
-from serving import Running, serving, wait_until
+from serving import PATIENCE, Running, serving, wait_until
 
 REQUEST = (
     b"GET /a%20path/%C3%A4?q=1&%20 HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -153,6 +155,38 @@ def test_a_silent_connection_has_no_greenlet() -> None:
         assert not http.kept
         assert len(http._running) == 1
     wait_until(lambda: not http._running)
+
+
+@pytest.mark.parametrize("source", ["127.0.0.1", "127.10.200.99", "127.255.0.255", "::1", "unix"])
+def test_the_address_is_the_clients(source: str, tmp_path: Path) -> None:
+    def handler(ws: plainsocket.WebSocket) -> None:
+        environ = ws.environ
+        remote = ws.request.remote_address, environ.get("REMOTE_PORT"), environ.get("REMOTE_ADDR")
+        ws.send(json.dumps(remote))
+
+    place: dict[str, Any] = {"host": "::1" if source == "::1" else "127.0.0.1"}
+    family: int = socket.AF_INET6 if source == "::1" else socket.AF_INET
+    if source == "unix":
+        place, family = {"unix": str(tmp_path / "socket")}, socket.AF_UNIX
+    with (
+        serving(handler, **place) as server,
+        socket.socket(family, socket.SOCK_STREAM) as client,
+    ):
+        client.settimeout(PATIENCE)
+        if source == "unix":
+            client.connect(server.host)
+            expected: list[Any] = [None, None, None]
+        else:
+            client.bind((source, 0))
+            client.connect((server.host, server.port))
+            expected = [source, str(client.getsockname()[1]), source]
+        client.sendall(REQUEST)
+        answer = b""
+        while b"]" not in answer:
+            data = client.recv(65536)
+            assert data
+            answer += data
+        assert json.loads(answer[answer.index(b"[") : answer.index(b"]") + 1]) == expected
 
 
 def test_what_waits_at_the_entrance_counts() -> None:

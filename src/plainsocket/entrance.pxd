@@ -1,4 +1,5 @@
 from plainsocket.carriers cimport calls
+from plainsocket.carriers.descriptor cimport Descriptor
 
 cdef class Entrance:
     cdef readonly object house

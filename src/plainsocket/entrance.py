@@ -7,7 +7,8 @@ Everything else stays unread for pywsgi.
 
 from __future__ import annotations
 
-import _socket
+import os
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -15,6 +16,7 @@ from typing import Any, Final, Protocol
 from gevent import get_hub
 
 from .carriers import calls
+from .carriers.descriptor import Descriptor
 from .draining import IdleConnections
 from .handshake import Precedents
 from .options import Options
@@ -23,6 +25,7 @@ from .timers import TimerWheel
 
 _MOST_ACCEPTED: Final = 64  # connections in a row, before the loop's other events have their turn
 _READ: Final = 1  # libev's event bit
+_AF_INET: Final = int(socket.AF_INET)
 
 
 class House(Protocol):
@@ -75,12 +78,18 @@ class Entrance:
         end = calls.monotonic() + self._batch_time
         family, kind, proto = listener.family, listener.type, listener.proto
         for _ in range(_MOST_ACCEPTED):
-            try:
-                descriptor, address = listener._accept()
-            except BlockingIOError:
-                return
-            sock = _socket.socket(family, kind, proto, fileno=descriptor)
-            sock.setblocking(False)
+            if family == _AF_INET:
+                accepted = calls.accept(listener.fileno())
+                if accepted is None:
+                    return
+                fd, address = accepted
+            else:  # whose addresses Python knows best
+                try:
+                    fd, address = listener._accept()
+                except BlockingIOError:
+                    return
+                os.set_blocking(fd, False)
+            sock = Descriptor(fd, family, kind, proto)
             now = calls.monotonic()
             self.receive(sock, address, now + self._timeout)
             if now > end:

@@ -26,6 +26,8 @@ from .websocket import WebSocket
 
 logger: Final = logging.getLogger("plainsocket")
 
+_NORMAL: Final[int] = CloseCode.NORMAL_CLOSURE  # by a name of its own: an enum's are slow
+
 _NOTSENT_LOWAT: Final = getattr(_socket, "TCP_NOTSENT_LOWAT", 25)
 _MOST_NOT_SENT: Final = 128 * 1024  # bytes
 
@@ -70,10 +72,10 @@ class Host:
         try:
             handler(websocket)
         except BaseException:  # noqa: BLE001 - handler_raised raises again what is not its own
-            ending = self.handler_raised(websocket)
+            code, reason = self.handler_raised(websocket)
         else:
-            ending = (CloseCode.NORMAL_CLOSURE, "")
-        self.end_websocket(websocket, *ending)
+            code, reason = _NORMAL, ""
+        self.end_websocket(websocket, code, reason)
 
     def handler_raised(self, websocket: WebSocket) -> tuple[int, str]:
         """In an `except` block: return how to close after what a handler has raised."""

@@ -74,6 +74,7 @@ class State(enum.IntEnum):
 OPEN: Final = State.OPEN  # by names of their own, because attributes of an enum are slow
 CLOSING: Final = State.CLOSING
 CLOSED: Final = State.CLOSED
+_ABNORMAL: Final = CloseCode.ABNORMAL_CLOSURE
 
 
 class SharedMessage:
@@ -290,7 +291,7 @@ class Protocol:
         if self._due is not None:
             self._apply_end(*self._due)
         if self.state is not CLOSED:
-            self._end(CloseCode.ABNORMAL_CLOSURE, "connection ended without a close frame")
+            self._end(_ABNORMAL, "connection ended without a close frame")
 
     def _read(self, data: bytes, messages: list[Message]) -> None:
         position, end = 0, len(data)

@@ -24,7 +24,8 @@ class Routed(Host):
 
     def reserve_address(self, request: Request) -> None:
         """Count the client from now on: until it is open, others could pass the limit with it."""
-        if self.server.owner.reserve_for(request):
+        limit = self.options.max_connections_per_address
+        if limit is not None and self.server.owner.reserve_for(request):
             self.reserved = request.remote_address
 
     def release_address(self) -> None:

@@ -163,7 +163,9 @@ class Server:
     def handler_of(self, request: Request) -> Handler | type[Endpoint] | None:
         """What serves the path of a request."""
         routes = self.handler
-        return routes.get(request.path) if isinstance(routes, Mapping) else routes
+        if isinstance(routes, (dict, Mapping)):  # in this order: an abstract class is slow to ask
+            return routes.get(request.path)
+        return routes
 
     # -- life ------------------------------------------------------------------------------------
 

@@ -35,8 +35,9 @@ class TimerWheel:
     """Deadlines by `time.monotonic()`, in seconds. `TimerWheel.of_hub()` is this thread's."""
 
     @staticmethod
-    def of_hub() -> TimerWheel:
-        hub = get_hub()
+    def of_hub(hub: Hub | None = None) -> TimerWheel:
+        if hub is None:
+            hub = get_hub()
         wheel: TimerWheel | None = hub.__dict__.get("plainsocket_timers")
         if wheel is None:
             wheel = hub.__dict__["plainsocket_timers"] = TimerWheel(hub)
@@ -69,7 +70,9 @@ class TimerWheel:
         """Forget `entry`."""
         if entry.timer_slot:
             # The slot may be the one that is being worked off, and no longer listed.
-            self._slots.get(entry.timer_slot, set()).discard(entry)
+            entries = self._slots.get(entry.timer_slot)
+            if entries is not None:
+                entries.discard(entry)
             entry.timer_slot = 0
 
     def _arm(self, slot: int | None) -> None:

@@ -66,7 +66,7 @@ cdef class WebSocket(Receiver):
     cdef bint _may_take(self)
     cdef _take(self)
     cdef _take_in(self, list messages)
-    cdef _wait_for_message(self, timeout)
+    cdef bint _wait_for_message(self, timeout) except -1
     cdef _check_not_in_hub(self)
     cdef _schedule_next_sender(self)
     cdef _check_thread(self)

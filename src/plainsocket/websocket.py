@@ -28,6 +28,7 @@ _MESSAGE_COST: Final = 64  # counted for each besides its size, so that empty on
 _CORK_TIME: Final = 0.001  # seconds that an accepted message may wait for company
 _CORK_SIZE: Final = 64 * 1024  # bytes
 _NOTHING: Final = object()
+_NORMAL: Final = CloseCode.NORMAL_CLOSURE
 _NONE: Final[list[Any]] = []  # never filled: an idle connection has no list of its own
 _STALL_SIZE: Final = 64 * 1024  # bytes: the least that counts within a timeout as going on
 _FLUSHES_IN_A_ROW: Final = 256  # connections, before the loop's other events have their turn
@@ -147,7 +148,7 @@ class WebSocket(Receiver):
         self._cork_end = 0.0
         self._sent_at = 0.0  # when, in this batch and since the last message was taken; 0: not
 
-        self._timers = TimerWheel.of_hub()
+        self._timers = TimerWheel.of_hub(self._hub)
         self.timer_slot = 0
         now = calls.monotonic()
         self._sign_of_life = now
@@ -261,7 +262,8 @@ class WebSocket(Receiver):
         if not self._may_take():
             if self._stream is not None:
                 self.leave_stream()
-            self._wait_for_message(timeout)
+            if not self._wait_for_message(timeout):
+                raise self._closed_error()
         return self._take()
 
     def _may_take(self) -> bool:
@@ -300,10 +302,8 @@ class WebSocket(Receiver):
         if not self._may_take():
             if self._stream is not None:
                 self.leave_stream()
-            try:
-                self._wait_for_message(None)
-            except ConnectionClosed:
-                raise StopIteration from None
+            if not self._wait_for_message(None):
+                raise StopIteration
         return self._take()
 
     def receive_stream(
@@ -322,8 +322,8 @@ class WebSocket(Receiver):
         self._check_thread()
         self.leave_stream()
         if self.has_messages():
-            if calls.monotonic() > self._batch_end:
-                self._wait_for_message(timeout)
+            if calls.monotonic() > self._batch_end and not self._wait_for_message(timeout):
+                raise self._closed_error()
             return MessageStream.of(self._take())
         self._check_receiver()
         self._protocol.start_stream(max_size)
@@ -331,7 +331,8 @@ class WebSocket(Receiver):
         self._take_pieces(stream)
         if not stream.has_begun:
             try:
-                self._wait_for_message(timeout)
+                if not self._wait_for_message(timeout):
+                    raise self._closed_error()
             except BaseException:
                 self.leave_stream()
                 raise
@@ -345,7 +346,8 @@ class WebSocket(Receiver):
             if stream.is_complete and not stream.pieces:
                 self.leave_stream()
                 return None
-            self._wait_for_message(None)
+            if not self._wait_for_message(None):
+                raise self._closed_error()
             if not stream.pieces:
                 return self.receive_piece(stream)
         piece = stream.pieces.popleft()
@@ -401,14 +403,17 @@ class WebSocket(Receiver):
         if self._endpoint is not None:
             raise RuntimeError("an Endpoint's messages come by on_message")
 
-    def _wait_for_message(self, timeout: float | None) -> None:
-        """Return when there is a message, or a piece of one, and the loop has had its turn."""
+    def _wait_for_message(self, timeout: float | None) -> bool:
+        """Return when there is a message, or a piece of one, and the loop has had its turn.
+
+        Or return False: the connection is over.
+        """
         self._check_receiver()
         if self._has_something():
             # Others' turn. The loop comes back by _deliver, with a new batch's time.
             self._schedule_deliver()
         elif self._protocol.state is CLOSED:
-            raise self._closed_error()
+            return False
         elif self._protocol.holds_long:
             if self._stream is None:
                 self._protocol.may_hold_long = False
@@ -419,14 +424,15 @@ class WebSocket(Receiver):
             while True:
                 calls.switch(self._hub)
                 if self._has_something():
-                    return
+                    return True
                 if self._protocol.state is CLOSED:
-                    raise self._closed_error()
+                    return False
         except gevent.Timeout as expired:
             if expired is not timer:
                 raise
             if not self._has_something():
                 raise TimeoutError(f"no message within {timeout} s") from None
+            return True
         finally:
             self._receiver = None
             if timer is not None:
@@ -755,7 +761,8 @@ class WebSocket(Receiver):
         reason over 123 bytes of UTF-8.
         """
         self._check_thread()
-        close_payload(code, reason)
+        if code != _NORMAL or reason:
+            close_payload(code, reason)  # which may raise
         if self._protocol.state is OPEN:
             self._protocol.close(code, reason)
             self._write_replies()
@@ -889,7 +896,9 @@ class WebSocket(Receiver):
             self._carrier.end(linger=True)  # what is queued for the peer may still reach it
         else:
             self._protocol.receive_eof()
+            was_scheduled, self._deliver_scheduled = self._deliver_scheduled, True  # it comes below
             self._carrier.abort()
+            self._deliver_scheduled = was_scheduled
         self._deliver()
 
     def write_progressed(self) -> None:
@@ -898,8 +907,9 @@ class WebSocket(Receiver):
     def carrier_closed(self) -> None:
         self._protocol.receive_eof()
         self._timers.cancel(self)
-        for waiter in list((self._ping_waiters or {}).values()):
-            waiter.set_exception(self._closed_error())
+        if self._ping_waiters is not None:
+            for waiter in list(self._ping_waiters.values()):
+                waiter.set_exception(self._closed_error())
         if self._gone is not None:
             self._gone.set()
         self._schedule_deliver()

@@ -7,9 +7,12 @@
 
 #include <Python.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <time.h>
+#include <unistd.h>
 #include <greenlet/greenlet.h>
 
 #define READ_SIZE (64 * 1024)
@@ -23,6 +26,55 @@ static int
 calls_would_block(void)
 {
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
+}
+
+/* Of a peer of IPv4; NULL without an error for any other. */
+static PyObject *
+calls_address(const struct sockaddr_storage *from)
+{
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)from;
+    if (from->ss_family != AF_INET)
+        return NULL;
+    const unsigned char *bytes = (const unsigned char *)&v4->sin_addr;
+    char text[16];
+    int size = 0;
+    for (int i = 0; i < 4; i++) {
+        int byte = bytes[i];
+        if (byte >= 100)
+            text[size++] = (char)('0' + byte / 100);
+        if (byte >= 10)
+            text[size++] = (char)('0' + byte / 10 % 10);
+        text[size++] = (char)('0' + byte % 10);
+        text[size++] = '.';
+    }
+    return Py_BuildValue("s#i", text, (Py_ssize_t)(size - 1), (int)ntohs(v4->sin_port));
+}
+
+static PyObject *
+calls_accept(int fd)
+{
+    struct sockaddr_storage from;
+    socklen_t size = sizeof from;
+    int accepted;
+#ifdef SOCK_NONBLOCK
+    accepted = accept4(fd, (struct sockaddr *)&from, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+#else
+    accepted = accept(fd, (struct sockaddr *)&from, &size);
+    if (accepted >= 0) {
+        fcntl(accepted, F_SETFD, FD_CLOEXEC);
+        fcntl(accepted, F_SETFL, fcntl(accepted, F_GETFL) | O_NONBLOCK);
+    }
+#endif
+    if (accepted < 0) {
+        if (calls_would_block())
+            Py_RETURN_NONE;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    PyObject *address = calls_address(&from);
+    PyObject *result = address ? Py_BuildValue("iN", accepted, address) : NULL;
+    if (result == NULL)
+        close(accepted);
+    return result;
 }
 
 static char calls_buffer[READ_SIZE];

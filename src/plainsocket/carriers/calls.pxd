@@ -4,6 +4,7 @@ cdef extern from "calls.h":
         READ_SIZE
         MOST_BUFFERS
 
+    object accept "calls_accept" (int fd)
     object read "calls_read" (int fd, bint much)
     Py_ssize_t read_into "calls_read_into" (int fd, object room) except -2
     object peek "calls_peek" (int fd, Py_ssize_t size)

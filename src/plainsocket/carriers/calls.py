@@ -16,6 +16,7 @@ from greenlet import getcurrent as current
 __all__ = [
     "MOST_BUFFERS",
     "READ_SIZE",
+    "accept",
     "begin_small",
     "current",
     "monotonic",
@@ -37,6 +38,21 @@ READ_SIZE: Final = 64 * 1024
 
 MOST_BUFFERS: Final = 64
 """Buffers that one write takes at most; far below the kernel's limit."""
+
+
+def accept(fd: int) -> tuple[int, Any] | None:
+    """A connection that waits at a listening socket: its descriptor, non-blocking, and its address
+    as Python's sockets have it; None if none waits. Raises OSError.
+    """
+    sock = _socket.socket(fileno=fd)
+    try:
+        descriptor, address = sock._accept()  # type: ignore[attr-defined]
+    except BlockingIOError:
+        return None
+    finally:
+        sock.detach()
+    os.set_blocking(descriptor, False)
+    return descriptor, address
 
 
 def read(fd: int, much: bool = False) -> bytes | None:

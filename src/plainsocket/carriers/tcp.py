@@ -22,6 +22,7 @@ from gevent import get_hub
 from ..protocol import Frame, Message, Protocol
 from . import calls
 from .base import Carrier, Receiver
+from .descriptor import Descriptor
 
 _READ: Final = 1  # libev's event bits, which gevent's loop.io takes
 _WRITE: Final = 2
@@ -320,14 +321,15 @@ class TcpCarrier(Carrier):
                 return
 
     def _take(self, data: bytes) -> None:
-        if self._receiver is None:
+        receiver = self._receiver  # which may let go of this, and be let go of, on the way
+        if receiver is None:
             return
         if data:
-            self._receiver.data_received(data)
+            receiver.data_received(data)
         else:
             self._eof = True
             self.pause_reading()
-            self._receiver.eof_received()
+            receiver.eof_received()
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -558,4 +560,6 @@ class TcpCarrier(Carrier):
                 self._tls.shutdown()  # writes close_notify; the peer's comes as EOF
         with contextlib.suppress(OSError):
             # Of the TCP connection: an SSLSocket's own method would drop the TLS state.
-            _socket.socket.shutdown(getattr(self._socket, "_sock", self._socket), _socket.SHUT_WR)
+            sock = getattr(self._socket, "_sock", self._socket)
+            kind = Descriptor if isinstance(sock, Descriptor) else _socket.socket
+            kind.shutdown(sock, _socket.SHUT_WR)
