@@ -83,7 +83,8 @@ class Workers:
         while self._done:
             worker = self._done.pop()
             known = sys.getrefcount(worker) if hasattr(sys, "getrefcount") else 0
-            if worker.known is None:
+            is_new = worker.known is None  # and for a job that is there
+            if is_new:
                 worker.known = known
             if (
                 known != worker.known
@@ -92,7 +93,7 @@ class Workers:
                 or weakref.getweakrefcount(worker)
                 or worker.spawn_tree_locals
                 or len(self._parked) >= _MOST_PARKED
-                or self._is_over
+                or (self._is_over and not is_new)
             ):
                 calls.switch(worker)  # it has no job, and ends
             else:
