@@ -1,6 +1,8 @@
 from plainsocket cimport wire
 from plainsocket.flag cimport flag
 
+cdef Py_ssize_t _FRAMES_AT_ONCE
+
 cdef class Protocol:
     cdef readonly bytes _close_frame
     cdef readonly bytes _control

@@ -46,6 +46,8 @@ FRAMES_AT_ONCE: Final = 1024
 """Frames of one read before the rest of it is held back: of empty ones it may have eleven thousand,
 which in pure Python would keep all others waiting."""
 
+_FRAMES_AT_ONCE: Final = FRAMES_AT_ONCE  # a C integer where this is compiled
+
 ROOM_SIZE: Final = 256 * 1024
 """Bytes of a large frame that are read at once to where they stay."""
 
@@ -301,8 +303,10 @@ class Protocol:
             if frame is None:
                 if self._kind is None and not self._stream_next:
                     position = self._read_whole(data, position, end, messages)
+                    if position == end:
+                        return
                 others += 1
-                if others + len(messages) > FRAMES_AT_ONCE and position < end:
+                if others + len(messages) > _FRAMES_AT_ONCE and position < end:
                     self._rest = data[position:]
                     self.holding = True
                     return
@@ -390,7 +394,7 @@ class Protocol:
         """
         masked = 0 if self.is_client or not self._is_masked else 0x80
         head = 6 if masked else 2
-        while end - position >= head and len(messages) < FRAMES_AT_ONCE:
+        while end - position >= head and len(messages) < _FRAMES_AT_ONCE:
             kind, length = data[position], data[position + 1] - masked
             if not 0 <= length <= 126:
                 break

@@ -1,3 +1,4 @@
+from plainsocket cimport wire
 from plainsocket.carriers cimport calls
 from plainsocket.carriers.base cimport Carrier, Receiver
 from plainsocket.protocol cimport Protocol

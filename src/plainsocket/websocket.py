@@ -9,6 +9,7 @@ import gevent
 from gevent import get_hub
 from gevent.event import AsyncResult, Event
 
+from . import wire
 from .carriers import calls
 from .carriers.base import Carrier, Receiver
 from .carriers.tcp import TcpCarrier
@@ -282,7 +283,7 @@ class WebSocket(Receiver):
         if self._next == len(self._messages):
             self._messages = _NONE
             self._next = 0
-        self._messages_size -= len(message) + _MESSAGE_COST
+        self._messages_size -= wire.length(message) + _MESSAGE_COST
         if self._paused and self._messages_size <= self._read_limit // 2:
             self._resume_reading()
         return message
@@ -867,7 +868,7 @@ class WebSocket(Receiver):
                     self._messages = messages
                 self._next = 0
                 for message in messages:
-                    self._messages_size += len(message) + _MESSAGE_COST
+                    self._messages_size += wire.length(message) + _MESSAGE_COST
         if self._stream is not None:
             self._take_pieces(self._stream)
         self._deliver()

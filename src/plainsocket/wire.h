@@ -141,6 +141,14 @@ wire_unmask_text(PyObject *data, Py_ssize_t start, Py_ssize_t end)
     return decoded;
 }
 
+static inline Py_ssize_t
+wire_length(PyObject *message)
+{
+    if (PyUnicode_CheckExact(message))
+        return PyUnicode_GET_LENGTH(message);
+    return PyBytes_CheckExact(message) ? PyBytes_GET_SIZE(message) : PyObject_Size(message);
+}
+
 static inline PyObject *
 wire_decode(PyObject *data)
 {

@@ -3,6 +3,7 @@ cdef extern from "wire.h":
     object apply_mask "wire_apply_mask" (object data, object key, Py_ssize_t offset)
     object unmask "wire_unmask" (bytes data, Py_ssize_t start, Py_ssize_t end)
     object unmask_text "wire_unmask_text" (bytes data, Py_ssize_t start, Py_ssize_t end)
+    Py_ssize_t length "wire_length" (object message) except -1
     str decode "wire_decode" (bytes data)
     bytes encode "wire_encode" (object text)
     object whole_frame "wire_whole_frame" (object message, object key)

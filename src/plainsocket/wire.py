@@ -37,6 +37,11 @@ def unmask_text(data: bytes, start: int, end: int) -> str:
     return unmask(data, start, end).decode()
 
 
+def length(message: str | bytes) -> int:
+    """Characters or bytes."""
+    return len(message)
+
+
 def decode(data: bytes) -> str:
     """Decode UTF-8. Raises UnicodeDecodeError."""
     return data.decode()
