@@ -11,6 +11,7 @@ SOURCES = [
     "carriers/descriptor",
     "carriers/tcp",
     "websocket",
+    "broadcast",
     "timers",
     "head",
     "handshake",

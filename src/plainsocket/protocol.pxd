@@ -3,6 +3,14 @@ from plainsocket.flag cimport flag
 
 cdef Py_ssize_t _FRAMES_AT_ONCE
 
+cdef class SharedMessage:
+    cdef readonly dict frames
+    cdef readonly object message
+    cdef readonly object opcode
+    cdef readonly bytes payload
+    cdef readonly Py_ssize_t size
+    cdef readonly bytes whole
+
 cdef class Protocol:
     cdef readonly bytes _close_frame
     cdef readonly bytes _control
@@ -58,4 +66,5 @@ cdef class Protocol:
     cpdef bytes send_whole(self, message)
     cpdef Py_ssize_t put_whole(self, bytearray room, Py_ssize_t place, message) except -1
     cpdef list send(self, message)
+    cpdef bytes shared_whole(self, SharedMessage message)
     cpdef list take_pongs(self)

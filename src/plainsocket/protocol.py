@@ -82,13 +82,15 @@ _ABNORMAL: Final = CloseCode.ABNORMAL_CLOSURE
 class SharedMessage:
     """A message that goes to many: encoded once, and compressed once for each way of doing it."""
 
-    __slots__ = ("frames", "message", "opcode", "payload", "size")
+    __slots__ = ("frames", "message", "opcode", "payload", "size", "whole")
 
     def __init__(self, message: Message | bytearray | memoryview) -> None:
         """Raises TypeError for what is no message, UnicodeEncodeError as `Protocol.send`."""
         self.opcode, self.payload = _encoded(message)
         self.message = message if isinstance(message, str) else self.payload
         self.size = len(self.payload)
+        self.whole = wire.whole_frame(self.message, b"")
+        """Its frame, uncompressed, where that is one in one buffer."""
         self.frames: dict[tuple[int, int, int] | None, tuple[list[Frame], bool]] = {}
         """By `Deflater.shared_key`, None: uncompressed; each with whether it is compressed."""
 
@@ -730,6 +732,13 @@ class Protocol:
         if deflater is not None and frames[1]:
             deflater.forget()  # the peer's window has moved on without ours
         return frames[0]
+
+    def shared_whole(self, message: SharedMessage) -> bytes | None:
+        """What `send_shared` returns where that is one frame in one buffer, and not compressed;
+        else None."""
+        if self.is_client or message.size >= self._deflate_from:
+            return None
+        return message.whole
 
     def release_if_idle(self) -> None:
         """Give back memory for compressing that was not used since the last call."""

@@ -1,7 +1,7 @@
 from plainsocket cimport wire
 from plainsocket.carriers cimport calls
 from plainsocket.carriers.base cimport Carrier, Receiver
-from plainsocket.protocol cimport Protocol
+from plainsocket.protocol cimport Protocol, SharedMessage
 from plainsocket.flag cimport flag
 
 cdef Py_ssize_t _MESSAGE_COST
@@ -61,7 +61,7 @@ cdef class WebSocket(Receiver):
     cpdef begin_batch(self)
     cpdef end_batch(self)
     cpdef bint has_messages(self)
-    cpdef bint queue_shared(self, message) except -1
+    cpdef bint queue_shared(self, SharedMessage message) except -1
     cdef bint _has_something(self) except -1
     cdef _take_pieces(self, stream)
     cdef bint _may_take(self)

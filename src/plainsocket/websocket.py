@@ -577,13 +577,13 @@ class WebSocket(Receiver):
             carrier.flush()  # of this turn's messages perhaps none has left
             if carrier.buffered >= self._write_limit:
                 return False
-        frames = protocol.send_shared(message)
+        frame = protocol.shared_whole(message)
+        frames = protocol.send_shared(message) if frame is None else _NONE
         if not self._delivering and not self._flush_due:
             self._flush_due = True
             carrier.cork()
             _flush_at_end_of_turn(self._hub, self)
-        frame = frames[0][0]
-        if len(frames) == 1 and len(frames[0]) == 1 and isinstance(frame, bytes):
+        if frame is not None:
             carrier.write_frame(frame)
         else:
             carrier.write(frames)
