@@ -23,7 +23,7 @@ from plainsocket.handshake import PROBE, Precedents, accept, accept_key
 from plainsocket.head import HeadError, parse_head
 from plainsocket.peeked import PeekedRequest, read_request
 from rawclient import RawClient, frame
-from serving import PATIENCE, Running, serving, wait_until
+from serving import PATIENCE, Running, echo, serving, wait_until
 
 REQUEST = (
     b"GET /a%20path/%C3%A4?q=1&%20 HTTP/1.1\r\nHost: 127.0.0.1\r\n"
@@ -409,8 +409,14 @@ def test_what_is_known_is_bounded() -> None:
     assert not is_known(probe, options, precedents)
 
 
-def test_a_server_answers_each_key() -> None:
-    with serving(compression=True) as server:
+class Echo(plainsocket.Endpoint):
+    def on_message(self, message: str | bytes) -> None:
+        self.ws.send(message)
+
+
+@pytest.mark.parametrize("handler", [echo, Echo])
+def test_a_server_answers_each_key(handler: Any) -> None:
+    with serving(handler, compression=True) as server:
         for number in range(3):
             key = base64.b64encode(bytes([number] * 16)).decode()
             with RawClient(server.port) as client:
@@ -418,6 +424,8 @@ def test_a_server_answers_each_key() -> None:
                 head = client.receive_head()
                 assert f"\r\nSec-WebSocket-Accept: {accept_key(key)}\r\n" in head
                 assert "\r\nSec-WebSocket-Extensions: permessage-deflate" in head
+                client.send(frame(Opcode.TEXT, b"an echo"))
+                assert client.receive_frame()[1] == b"an echo"
         http: Any = server.server._http
         assert len(http.precedents._answers) == 1
 

@@ -18,13 +18,13 @@ import gevent
 
 from . import lines
 from .carriers import calls
-from .endpoint import is_endpoint
+from .endpoint import Endpoint, is_endpoint
 from .handshake import Accepted, Precedents, Refused, Request
 from .head import Head, HeadError, find_end, is_authority, parse_head
 from .opening import address_name, believe_proxies, gevent_socket, refusal_headers
 from .options import Options
 from .routed import Routed
-from .websocket import WebSocket
+from .websocket import Handler, WebSocket
 
 if TYPE_CHECKING:
     from .server import HTTPServer
@@ -267,13 +267,10 @@ class PeekedHost(Routed):
                 self.server.serve_by_pywsgi(sock, self._address, self._deadline)
                 return
             self.reserve_address(request)
-            if request.answer is not None and not is_endpoint(handler):
-                websocket = self.new_websocket(request)
-                self._start(websocket, request.answer)
-                self.enter(websocket)
-                self.run_handler(websocket, handler)
-            else:
+            if request.answer is None:
                 self.server.serve_websocket(self, handler, request)
+            else:
+                self._serve_known(handler, request.answer)
         except Refused as refused:
             self.refuse(refused)
         except Exception as error:
@@ -284,6 +281,17 @@ class PeekedHost(Routed):
         finally:
             self.release_address()
             self.close()
+
+    def _serve_known(self, handler: Handler | type[Endpoint], head: bytes) -> None:
+        """Serve a WebSocket whose request needs not be judged any more."""
+        websocket = self.new_websocket(self._request)
+        if is_endpoint(handler):
+            runner = self.server.new_runner(self, handler, websocket)
+            self._start(websocket, head)
+            websocket.start_endpoint(runner)
+        else:
+            self._start(websocket, head)
+            self.run_handler(websocket, handler)
 
     @property
     def client_name(self) -> str:
@@ -307,12 +315,12 @@ class PeekedHost(Routed):
         if request.said is not None:
             self.server.precedents.add(request.said, request, accepted)
         self._start(websocket, accepted.head)
-        self.enter(websocket)
 
     def _start(self, websocket: WebSocket, head: bytes) -> None:
         websocket.start(self._take_socket(), head=head)
         self._request.forget()
         self.observe_opening(websocket)
+        self.enter(websocket)
 
     def refuse(self, refused: Refused) -> None:
         """Answer with a refusal, and log it."""

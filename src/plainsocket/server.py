@@ -455,12 +455,17 @@ class HTTPServer(pywsgi.WSGIServer):
             del accepted  # not to be kept as long as the connection lasts
             host.run_handler(websocket, handler)
             return
-        endpoint = handler()
+        runner = self.new_runner(host, handler, websocket)
+        host.open_websocket(websocket, accepted)
+        websocket.start_endpoint(runner)
+
+    def new_runner(self, host: Host, kind: type[Endpoint], websocket: WebSocket) -> Runner:
+        """An Endpoint for a WebSocket, which is about to be open."""
+        endpoint = kind()
         endpoint.ws = websocket
         runner = Runner(endpoint, self.dispatcher, host.client_name)
         self.keep(websocket)
-        host.open_websocket(websocket, accepted)
-        websocket.start_endpoint(runner)
+        return runner
 
     def _end_endpoint(self, websocket: WebSocket, client_name: str) -> None:
         self.forget(websocket)
