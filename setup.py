@@ -10,6 +10,7 @@ SOURCES = [
     "carriers/base",
     "carriers/descriptor",
     "carriers/tcp",
+    "deadlines",
     "websocket",
     "broadcast",
     "timers",

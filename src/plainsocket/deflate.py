@@ -197,6 +197,14 @@ class SharedCompressors:
     def __init__(self) -> None:
         self._compressors: dict[tuple[int, int], Any] = {}
 
+    @staticmethod
+    def of_hub(hub: Any) -> SharedCompressors:
+        """Those of a hub's thread."""
+        shared: SharedCompressors | None = hub.__dict__.get("plainsocket_compressors")
+        if shared is None:
+            shared = hub.__dict__["plainsocket_compressors"] = SharedCompressors()
+        return shared
+
     def compress(self, payload: bytes | memoryview, level: int, bits: int) -> bytes:
         """Compress bytes that are not empty; the result refers to nothing before itself."""
         key = (level, bits)

@@ -13,13 +13,13 @@ from . import wire
 from .carriers import calls
 from .carriers.base import Carrier, Receiver
 from .carriers.tcp import TcpCarrier
+from .deadlines import Deadlines
 from .deflate import SharedCompressors, halves
 from .errors import ConnectionClosed, WebSocketError
 from .frames import CloseCode, Opcode, close_payload
 from .options import Options
-from .protocol import CLOSED, MAX_PINGS, OPEN, Frame, Message, Protocol, Role, SharedMessage
+from .protocol import CLOSED, OPEN, Frame, Message, Protocol, Role, SharedMessage
 from .stream import MessageStream
-from .timers import SLOT, TimerWheel
 
 if TYPE_CHECKING:
     from .endpoint import Runner
@@ -31,11 +31,10 @@ _CORK_SIZE: Final = 64 * 1024  # bytes
 _NOTHING: Final = object()
 _NORMAL: Final = CloseCode.NORMAL_CLOSURE
 _NONE: Final[list[Any]] = []  # never filled: an idle connection has no list of its own
-_STALL_SIZE: Final = 64 * 1024  # bytes: the least that counts within a timeout as going on
 _FLUSHES_IN_A_ROW: Final = 256  # connections, before the loop's other events have their turn
 
 
-class WebSocket(Receiver):
+class WebSocket(Deadlines):
     """One WebSocket connection.
 
     It belongs to the thread of the hub that it was made in. One greenlet may receive at a time;
@@ -47,52 +46,33 @@ class WebSocket(Receiver):
 
     __slots__ = (
         "__weakref__",
-        "_acknowledged",
         "_batch_end",
         "_batch_time",
-        "_carrier",
-        "_close_deadline",
-        "_compressor_look",
         "_cork_end",
         "_delivering",
         "_deliver_scheduled",
         "_discarding",
         "_endpoint",
         "_flush_due",
-        "_grace_used",
         "_gone",
         "_hub",
-        "_looked_at",
-        "_message_mark",
         "_messages",
         "_messages_size",
         "_next",
-        "_options",
-        "_paused",
-        "_ping_sent",
         "_ping_waiters",
-        "_pings_sent",
-        "_pings_written",
-        "_protocol",
         "_read_limit",
         "_receiver",
         "_request",
         "_sender_scheduled",
         "_sent_at",
         "_senders",
-        "_sign_of_life",
-        "_stall",
         "_stream",
         "_streamer",
         "_thread",
-        "_timers",
         "_write_limit",
-        "bytes_received",
         "latency",
-        "messages_received",
         "messages_sent",
         "opened_at",
-        "timer_slot",
     )
 
     def __init__(
@@ -107,18 +87,12 @@ class WebSocket(Receiver):
 
         `carrier` is for another one than tcp: there frames are not masked.
         """
-        self._options = options
-        self._request = request
-        self._read_limit = options.read_limit  # attributes of our own are found faster
-        self._write_limit = options.write_limit
-        self._batch_time = options.batch_time
-        self._hub = get_hub()
-        self._thread = calls.this_thread()
+        hub = get_hub()
         deflater = inflater = None
         if request.compression is not None:
-            shared = _compressors_of(self._hub)
+            shared = SharedCompressors.of_hub(hub)
             deflater, inflater = halves(request.compression, role, options, shared)
-        self._protocol = Protocol(
+        protocol = Protocol(
             role,
             max_message_size=options.max_message_size,
             max_fragments=options.max_fragments,
@@ -126,8 +100,17 @@ class WebSocket(Receiver):
             deflater=deflater,
             inflater=inflater,
         )
-        self._protocol.may_hold_long = True
-        self._carrier: Carrier = TcpCarrier(self) if carrier is None else carrier(self)
+        protocol.may_hold_long = True
+        now = calls.monotonic()
+        looks_at_compressor = deflater is not None and deflater.keeps_memory
+        Deadlines.__init__(self, options, protocol, hub, now, looks_at_compressor)
+        self._carrier = TcpCarrier(self) if carrier is None else carrier(self)
+        self._request = request
+        self._read_limit = options.read_limit  # attributes of our own are found faster
+        self._write_limit = options.write_limit
+        self._batch_time = options.batch_time
+        self._hub = hub
+        self._thread = calls.this_thread()
         self._gone: Event | None = None
         self._endpoint: Runner | None = None  # what takes the messages, if not receive()
 
@@ -140,7 +123,6 @@ class WebSocket(Receiver):
         # The first of them, where it does not wait here but in what it streams from.
         self._streamer: Any = None
         self._stream: MessageStream | None = None  # of the message being received in pieces
-        self._paused = False
         self._discarding = False
         self._delivering = False
         self._deliver_scheduled = False
@@ -149,32 +131,10 @@ class WebSocket(Receiver):
         self._cork_end = 0.0
         self._sent_at = 0.0  # when, in this batch and since the last message was taken; 0: not
 
-        self._timers = TimerWheel.of_hub(self._hub)
-        self.timer_slot = 0
-        now = calls.monotonic()
-        self._sign_of_life = now
-        self._ping_sent: float | None = None  # when the keepalive's ping, not answered yet, was
-        self._pings_sent = 0
-        self._pings_written: dict[bytes, float] | None = None  # when, those not answered yet
         self._ping_waiters: dict[bytes, AsyncResult[float]] | None = None
-        self._acknowledged = 0  # bytes that the peer had acknowledged, at the last look
-        self._looked_at = now
-        self._stall: tuple[float, int] | None = None  # since when, and how many bytes then
-        self._close_deadline: float | None = None
-        # When to look whether the connection's own compressor is in use, where it may have one.
-        self._compressor_look: float | None = None
-        if deflater is not None and deflater.keeps_memory:
-            self._compressor_look = now + options.compression_idle
-        self._grace_used = False
-        # Of a message not complete: since when, how many messages and bytes had come by then.
-        self._message_mark: tuple[float, int, int] | None = None
-
         self.latency: float | None = None
         """Round trip of the last answered ping in seconds, keepalive's included; None before."""
-        self.messages_received = 0
         self.messages_sent = 0
-        self.bytes_received = 0
-        """Of frames, the handshake not counted."""
         self.opened_at = now
         """When the connection opened, by `time.monotonic()`."""
 
@@ -742,17 +702,6 @@ class WebSocket(Receiver):
             if not self._ping_waiters:
                 self._ping_waiters = None
 
-    def _write_ping(self) -> bytes:
-        self._pings_sent += 1
-        payload = self._pings_sent.to_bytes(8, "big")
-        if self._pings_written is None:
-            self._pings_written = {}
-        self._pings_written[payload] = calls.monotonic()
-        if len(self._pings_written) > MAX_PINGS:
-            del self._pings_written[next(iter(self._pings_written))]
-        self._carrier.write_control(self._protocol.ping(payload))
-        return payload
-
     def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
         """Begin to close: the peer gets all messages sent so far, then `code` and `reason`.
 
@@ -946,155 +895,10 @@ class WebSocket(Receiver):
         self._carrier.end(linger=self._protocol.failed or self._protocol.is_client)
         self._schedule_next_sender()
 
-    # -- deadlines, in the hub -------------------------------------------------------------------
-
-    def _set_timer(self, when: float) -> None:
-        """Look at the deadlines at `when`, if not before."""
-        is_set = self.timer_slot and self.timer_slot * SLOT <= when
-        if not is_set and not self._carrier.closed:
-            self._timers.set(self, when)
-
-    def _begin_close_deadline(self) -> None:
-        self._close_deadline = calls.monotonic() + self._options.close_timeout
-        self._look_soon()
-
-    def _watch_for_stall(self) -> None:
-        if self._stall is None:
-            now = calls.monotonic()
-            self._acknowledged = self._carrier.bytes_accepted - self._carrier.unacknowledged()
-            self._looked_at = now
-            self._stall = (now, self._acknowledged)
-            self._look_soon()
-
-    def _look_soon(self) -> None:
-        self._set_timer(calls.monotonic() + self._look_interval)
-
-    @property
-    def _look_interval(self) -> float:
-        """Seconds between two looks at how far the peer has got, while it has far to go."""
-        options = self._options
-        return min(1.0, options.send_timeout / 4, options.ping_timeout / 4, options.close_timeout)
-
-    def on_timer(self, now: float) -> float | None:
-        """Look at every deadline; return when to look again."""
-        looks: list[float] = []
-        progressed = self._look_at_progress(now, looks)
-        if self._stall is not None and not self._look_at_stall(now, self._stall):
-            self._lose(f"peer took too little for {self._options.send_timeout} s")
-            return None
-        if self._message_mark is not None and not self._look_at_message(now, looks):
-            self._fail(
-                CloseCode.POLICY_VIOLATION,
-                f"message unfinished after {self._options.message_timeout} s",
-            )
-        if self._compressor_look is not None:
-            looks.append(self._look_at_compressor(now, self._compressor_look))
-        if self._close_deadline is not None:
-            if progressed:
-                self._close_deadline = now + self._options.close_timeout
-            if now >= self._close_deadline and not self._has_grace():
-                self._lose(f"close not answered within {self._options.close_timeout} s")
-                return None
-            looks.append(self._close_deadline)
-        elif self._options.ping_interval is not None:
-            looks.append(self._look_at_keepalive(now, self._options.ping_interval))
-            if looks[-1] <= now and not self._has_grace():
-                self._lose(f"no answer to a ping within {self._options.ping_timeout} s")
-                return None
-        return min(looks, default=None)
-
-    def _look_at_progress(self, now: float, looks: list[float]) -> bool:
-        """Whether the peer has acknowledged bytes of ours since a look not long ago."""
-        waiting = self._carrier.unacknowledged()
-        acknowledged = self._carrier.bytes_accepted - waiting
-        # After a long time without a look it can't be told when they were acknowledged.
-        is_recent = now - self._looked_at < 2 * self._look_interval + SLOT
-        progressed = is_recent and acknowledged > self._acknowledged
-        self._acknowledged = acknowledged
-        self._looked_at = now
-        if progressed:
-            self._sign_of_life = now
-        if waiting:
-            looks.append(now + self._look_interval)
-        return progressed
-
-    def _look_at_stall(self, now: float, stall: tuple[float, int]) -> bool:
-        """False if the peer takes too little of what waits for it."""
-        since, acknowledged_then = stall
-        if not self._carrier.buffered:
-            self._stall = None
-        elif self._acknowledged - acknowledged_then >= _STALL_SIZE:
-            self._stall = (now, self._acknowledged)
-        elif now - since >= self._options.send_timeout:
-            return False
-        return True
-
-    def _look_at_compressor(self, now: float, when: float) -> float:
-        """Give an idle compressor's memory back; return when to look again."""
-        if now >= when:
-            self._protocol.release_if_idle()
-            when = now + self._options.compression_idle
-            self._compressor_look = when
-        return when
-
-    def _mark_message(self, now: float) -> None:
-        self._message_mark = (now, self.messages_received, self.bytes_received)
-
-    def _look_at_message(self, now: float, looks: list[float]) -> bool:
-        """False if a message stays unfinished for too long."""
-        assert self._message_mark is not None
-        since, messages, received = self._message_mark
-        if not self._protocol.message_begun:
-            self._message_mark = None
-            return True
-        has_grown = self.bytes_received - received >= _STALL_SIZE
-        if has_grown or self.messages_received > messages or self._paused:
-            self._mark_message(now)
-            since = now
-        looks.append(since + self._options.message_timeout)
-        return now < looks[-1]
-
-    def _look_at_keepalive(self, now: float, interval: float) -> float:
-        """Ping a silent peer; return when to look again: for a dead one not after `now`."""
-        if self._ping_sent is not None:
-            if self._paused:
-                # Its pong may wait behind what we do not read: the deadline rests until then. But
-                # it is asked again: a write tells of a peer that is gone.
-                if now >= self._ping_sent + interval:
-                    self._ping_sent = None
-            elif self._sign_of_life > self._ping_sent:
-                self._ping_sent = None
-                self._grace_used = False
-        if self._ping_sent is None:
-            if now < self._sign_of_life + interval:
-                return self._sign_of_life + interval
-            self._ping_sent = now
-            self._write_ping()
-        return self._ping_sent + (interval if self._paused else self._options.ping_timeout)
-
-    def _has_grace(self) -> bool:
-        """Whether the peer's answer may be there already, unread because the loop was busy."""
-        if self._grace_used or self._paused or not self._carrier.unread():
-            return False
-        self._grace_used = True
-        return True
-
     def _fail(self, code: int, reason: str) -> None:
         self._protocol.fail(code, reason)
         self._after_end()
         self._deliver()
-
-    def _lose(self, reason: str) -> None:
-        self._protocol.fail(CloseCode.ABNORMAL_CLOSURE, reason)
-        self._carrier.abort(reset=True)
-
-
-def _compressors_of(hub: Any) -> SharedCompressors:
-    """Those that all connections of a hub's thread share."""
-    shared: SharedCompressors | None = hub.__dict__.get("plainsocket_compressors")
-    if shared is None:
-        shared = hub.__dict__["plainsocket_compressors"] = SharedCompressors()
-    return shared
 
 
 def _flush_at_end_of_turn(hub: Any, websocket: WebSocket) -> None:
