@@ -6,9 +6,8 @@ export function sizeOf(parts: Bytes[]): number {
   return parts.reduce((size, part) => size + part.length, 0);
 }
 
-/** All parts in one, with a buffer of its own. */
-export function join(parts: Bytes[]): Bytes {
-  const whole = new Uint8Array(sizeOf(parts));
+/** All parts in one, with a buffer of its own unless one is given. */
+export function join(parts: Bytes[], whole: Bytes = new Uint8Array(sizeOf(parts))): Bytes {
   let at = 0;
   for (const part of parts) {
     whole.set(part, at);

@@ -49,10 +49,10 @@ export class FrameReader {
   private needed = 2; // bytes of it
   private opcode = -1; // of the frame whose payload is being read; -1: a head is being read
   private final = false;
-  private parts: Bytes[] = []; // of the payload, as far as it came
+  private parts: Bytes[] = []; // of a control frame's payload, as far as it came
   private missing = 0; // bytes of it
   private kind = 0; // TEXT or BINARY while a fragmented message is unfinished
-  private fragments: Bytes[] = [];
+  private fragments: Bytes[] = []; // of a message
 
   constructor(private readonly events: FrameEvents) {}
 
@@ -66,7 +66,7 @@ export class FrameReader {
         const part = chunk.subarray(at, at + this.missing);
         at += part.length;
         this.missing -= part.length;
-        if (part.length) this.parts.push(part);
+        if (part.length) (this.opcode < CLOSE ? this.fragments : this.parts).push(part);
         if (!this.missing) this.endFrame();
       }
     }
@@ -103,15 +103,15 @@ export class FrameReader {
   }
 
   private endFrame(): void {
-    const { opcode, parts } = this;
+    const { opcode } = this;
     this.opcode = -1;
-    this.parts = [];
     if (opcode >= CLOSE) {
-      this.events.onControl(opcode, join(parts));
+      const payload = join(this.parts);
+      this.parts = [];
+      this.events.onControl(opcode, payload);
       return;
     }
     const kind = this.kind || opcode;
-    this.fragments.push(...parts);
     this.kind = this.final ? 0 : kind;
     if (!this.final) return;
     const payload = join(this.fragments);

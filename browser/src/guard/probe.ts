@@ -3,7 +3,7 @@
  * the server answers before any handler; and, where that fails, whether HTTP does at that moment.
  */
 
-import { encodeText, join } from "../data.ts";
+import { encodeText } from "../data.ts";
 import { post } from "../http/request.ts";
 import { counted, number, OPEN } from "../http/wire.ts";
 
@@ -70,7 +70,7 @@ async function askByHTTP(url: string): Promise<number | undefined> {
   head[0] = OPEN;
   head[21] = head[23] = 1;
   try {
-    const body = join([head, counted(encodeText(PROBE), 2), number(0, 2)]);
+    const body = [head, counted(encodeText(PROBE), 2), number(0, 2)];
     const response = await post(url.replace(/^ws/, "http"), body, request.signal);
     const isServers = response.status === 204 && response.headers.has("Plainsocket");
     return isServers ? performance.now() - began : undefined;

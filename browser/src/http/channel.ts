@@ -1,6 +1,5 @@
 /** One WebSocket's bytes in a session, both ways, each as far as the other end gave credit. */
 
-import { join } from "../data.ts";
 import type { Bytes } from "../engine.ts";
 import { queueTask } from "../tasks.ts";
 import { FramedLink } from "../framed.ts";
@@ -9,7 +8,9 @@ import type { Session } from "./session.ts";
 import { CREDIT, DATA, END, MAX_PAYLOAD, number, record, recordHead } from "./wire.ts";
 
 /** What the server may send of one channel before the page has used it. */
-export const WINDOW = 1 << 21;
+export const WINDOW = 1 << 22;
+
+const SMALL = 1024; // bytes of what is gathered with its neighbours; larger pieces are not copied
 
 export class Channel {
   readonly link: FramedLink;
@@ -19,14 +20,16 @@ export class Channel {
   /** Its open has been answered well. */
   isSettled = false;
   private isOpen = false;
-  /** What waits to be sent. */
+  /** What waits to be sent; behind it, what small pieces have filled of `space`. */
   private pieces: Bytes[] = [];
+  private space: Bytes = new Uint8Array(0);
+  private filled = 0;
   /** Bytes of DATA made so far. */
   sent = 0;
   private credit = 0; // bytes of DATA that may be sent
   private used = 0; // bytes received, dispatched, and not told to the server yet
-  /** The page is done with it, and so is the server. */
-  private isDone = false;
+  /** The page is done with it, perhaps before it was open, or the server is. */
+  isDone = false;
   private endSent = false;
   private endReceived = false;
 
@@ -45,8 +48,21 @@ export class Channel {
   // -- from the page -----------------------------------------------------------------------------
 
   write(...chunks: Bytes[]): void {
-    for (const chunk of chunks) if (chunk.length) this.pieces.push(chunk);
+    for (const chunk of chunks) {
+      if (this.filled + chunk.length > this.space.length) {
+        this.gather();
+        this.space = chunk.length > SMALL ? chunk : new Uint8Array(MAX_PAYLOAD);
+      }
+      if (this.space !== chunk) this.space.set(chunk, this.filled);
+      this.filled += chunk.length;
+    }
     this.session?.flushSoon(this);
+  }
+
+  private gather(): void {
+    if (this.filled) this.pieces.push(this.space.subarray(0, this.filled));
+    this.space = this.space.subarray(this.filled);
+    this.filled = 0;
   }
 
   end(): void {
@@ -55,11 +71,6 @@ export class Channel {
   }
 
   // -- from the session --------------------------------------------------------------------------
-
-  /** Whether the page gave it up, perhaps before it was open. */
-  get wasGivenUp(): boolean {
-    return this.isDone;
-  }
 
   onOpened(credit: number, protocol: string): void {
     if (this.isOpen) return;
@@ -78,7 +89,7 @@ export class Channel {
     this.used += piece.length;
     // Given back behind the messages that these bytes made. An unfinished one does not hold it
     // back: the engine's own WebSocket, too, takes messages of any size.
-    if (this.used >= WINDOW / 4 && this.used - piece.length < WINDOW / 4) queueTask(() => this.giveCredit());
+    if (this.used >= WINDOW / 2 && this.used - piece.length < WINDOW / 2) queueTask(() => this.giveCredit());
   }
 
   private giveCredit(): void {
@@ -94,6 +105,7 @@ export class Channel {
   onEnd(): void {
     this.endReceived = true;
     this.pieces = [];
+    this.filled = 0;
     this.isDone = true;
     this.link.onEnd(false);
     this.session?.flushSoon(this);
@@ -115,30 +127,20 @@ export class Channel {
 
   /** Whether a record could be made of what waits. */
   get isReady(): boolean {
-    if (this.pieces.length) return this.credit > 0;
+    if (this.pieces.length || this.filled) return this.credit > 0;
     return this.isDone && !this.endSent;
   }
 
-  /**
-   * The next record, in pieces. Large messages are not copied: they are pieces of their own, and
-   * only small ones are gathered.
-   */
+  /** The next record, in pieces. */
   makeRecord(): Bytes[] {
-    const parts: Bytes[] = [];
-    let size = 0;
-    const most = Math.min(MAX_PAYLOAD, this.credit);
-    while (size < most && this.pieces.length) {
-      const first = this.pieces[0]!;
-      const part = first.subarray(0, most - size);
-      parts.push(part);
-      size += part.length;
-      if (part.length < first.length) this.pieces[0] = first.subarray(part.length);
-      else this.pieces.shift();
-    }
+    this.gather();
+    const piece = this.pieces.shift() ?? new Uint8Array(0);
+    const part = piece.subarray(0, Math.min(MAX_PAYLOAD, this.credit));
+    const size = part.length;
+    if (size < piece.length) this.pieces.unshift(piece.subarray(size));
     this.sent += size;
     this.credit -= size;
     this.endSent = !size;
-    parts.unshift(recordHead(size ? DATA : END, size, this.number));
-    return parts.length > 3 ? [join(parts)] : parts;
+    return [recordHead(size ? DATA : END, size, this.number), part];
   }
 }

@@ -3,10 +3,9 @@
  * holds streams back, one short response after the other, at the same offsets.
  */
 
-import { join } from "../data.ts";
 import type { Bytes } from "../engine.ts";
 import { inTask } from "../tasks.ts";
-import { isFinal, pause, post, Timer } from "./request.ts";
+import { isFinal, pause, post, readHead, Timer } from "./request.ts";
 import type { Session } from "./session.ts";
 import { counted, DOWN, number, readNumber, RecordReader } from "./wire.ts";
 
@@ -121,14 +120,14 @@ export class Downstream {
   private async run(mine: number, request: AbortController, before: AbortController | undefined): Promise<void> {
     const { url, token } = this.session;
     const { mode } = this;
-    const body = join([
+    const body = [
       number(DOWN, 1),
       counted(token, 1),
       number(this.session.acknowledgeDown(), 8),
       number(mine, 4),
       number(mode, 1),
       number(mode ? this.pollSeconds : STREAM_SECONDS, 1),
-    ]);
+    ];
     try {
       const response = await post(url, body, request.signal);
       if (mine === this.number && (isFinal(response.status) || response.status === 409)) this.session.fail();
@@ -142,12 +141,7 @@ export class Downstream {
   }
 
   private async readFrom(mine: number, body: ReadableStreamDefaultReader<Bytes>): Promise<void> {
-    let head: Bytes = new Uint8Array(0);
-    while (head.length < HEAD_SIZE) {
-      const { value, done } = await body.read();
-      if (done) throw head;
-      head = head.length ? join([head, value]) : value;
-    }
+    const head = await readHead(body, () => HEAD_SIZE);
     if (head[0] !== DOWN) throw head;
     const offset = readNumber(head, 1, 8);
     this.heard(mine);

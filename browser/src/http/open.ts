@@ -1,12 +1,12 @@
 /** Opening: by which session a channel goes, and the request that opens it. */
 
-import { encodeText, join } from "../data.ts";
+import { encodeText } from "../data.ts";
 import type { Bytes } from "../engine.ts";
 import type { Connect } from "../link.ts";
 import { Channel, WINDOW } from "./channel.ts";
 import { POLL, POLL_SECONDS, STREAM, STREAM_SECONDS } from "./downstream.ts";
 import { watch } from "./page.ts";
-import { post } from "./request.ts";
+import { post, readHead } from "./request.ts";
 import { Session, type Terms } from "./session.ts";
 import { counted, number, OPEN, readNumber } from "./wire.ts";
 
@@ -30,7 +30,7 @@ class Host {
   private next(): void {
     while (this.waiting.length && !this.isFirst && this.opens < (this.session ? MAX_OPENS : 1)) {
       const channel = this.waiting.shift()!;
-      if (channel.wasGivenUp) continue;
+      if (channel.isDone) continue;
       const offered = this.session;
       this.isFirst = !offered;
       this.opens++;
@@ -72,7 +72,7 @@ async function open(host: Host, channel: Channel, offered: Session | undefined):
   const attempt = async (mode: number): Promise<boolean> => {
     const request = new AbortController();
     requests.push(request);
-    const body = join([
+    const body = [
       number(OPEN, 1),
       counted(offered ? offered.token : new Uint8Array(0), 1),
       nonce,
@@ -82,7 +82,7 @@ async function open(host: Host, channel: Channel, offered: Session | undefined):
       number(WINDOW, 4),
       counted(encodeText(channel.protocols.join(", ")), 2),
       number(0, 2),
-    ]);
+    ];
     const response = await post(channel.url, body, request.signal);
     if (response.status === 204 && offered && response.headers.has("Plainsocket")) {
       offered.heard();
@@ -131,23 +131,16 @@ function begin(host: Host, channel: Channel, id: number, terms: Terms, offered: 
 
 /** The beginning of the answer that makes a session; and what has come behind it. */
 async function readTerms(body: ReadableStreamDefaultReader<Bytes>): Promise<{ terms: Terms; rest: Bytes } | undefined> {
-  let head: Bytes = new Uint8Array(0);
-  for (;;) {
-    const { value, done } = await body.read();
-    if (done) return undefined;
-    head = join([head, value]);
-    if (head[0] !== OPEN) return undefined;
-    const size = head[1] ?? 0;
-    const at = 2 + size;
-    if (head.length < 2 || head.length < at + 21) continue;
-    return {
-      terms: {
-        token: head.slice(2, at),
-        heartbeat: readNumber(head, at, 4),
-        reach: readNumber(head, at + 4, 4),
-        largestBody: readNumber(head, at + 8, 4),
-      },
-      rest: head.subarray(at + 21),
-    };
-  }
+  const head = await readHead(body, (head) => 2 + (head[1] ?? 0) + 21);
+  if (head[0] !== OPEN) return undefined;
+  const at = 2 + head[1]!;
+  return {
+    terms: {
+      token: head.slice(2, at),
+      heartbeat: readNumber(head, at, 4),
+      reach: readNumber(head, at + 4, 4),
+      largestBody: readNumber(head, at + 8, 4),
+    },
+    rest: head.subarray(at + 21),
+  };
 }

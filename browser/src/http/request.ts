@@ -1,12 +1,18 @@
 /** One POST, in the way that is fastest and tells the least. */
 
+import { join, sizeOf } from "../data.ts";
 import type { Bytes } from "../engine.ts";
 
-export function post(url: string, body: Bytes, signal: AbortSignal | null, keepalive = false): Promise<Response> {
+// `fetch` copies the body at once, and new memory costs more than that.
+let space: Bytes = new Uint8Array(0);
+
+export function post(url: string, body: Bytes[], signal: AbortSignal | null, keepalive = false): Promise<Response> {
+  const size = sizeOf(body);
+  if (size > space.length) space = new Uint8Array(size);
   return fetch(url, {
     method: "POST",
     headers: { "Content-Type": "text/plain; plainsocket=1" },
-    body,
+    body: join(body, space.subarray(0, size)),
     cache: "no-store",
     credentials: "include",
     redirect: "error",
@@ -14,6 +20,17 @@ export function post(url: string, body: Bytes, signal: AbortSignal | null, keepa
     keepalive,
     signal,
   });
+}
+
+/** The beginning of an answer, at least as long as `size` says by what there is; throws if it ends. */
+export async function readHead(body: ReadableStreamDefaultReader<Bytes>, size: (head: Bytes) => number): Promise<Bytes> {
+  let head: Bytes = new Uint8Array(0);
+  while (head.length < size(head)) {
+    const { value, done } = await body.read();
+    if (done) throw head;
+    head = join([head, value]);
+  }
+  return head;
 }
 
 /** Statuses after which there is nothing to go on with. */

@@ -7,8 +7,7 @@ import { Timer } from "./request.ts";
 import { Upstream } from "./upstream.ts";
 import { ACK, CREDIT, END, OPENED, PING, readNumber, record, type RecordEvents, UP_HEAD } from "./wire.ts";
 
-const ACKNOWLEDGE_SIZE = 1 << 19; // bytes received that are acknowledged at once; fewer,
-const ACKNOWLEDGE_TIME = 1000; // ms later
+const ACKNOWLEDGE_TIME = 1000; // ms after which what was received is acknowledged
 
 /** What the server says of a session it has made. */
 export interface Terms {
@@ -37,7 +36,6 @@ export class Session implements RecordEvents {
   private readonly channelsByNumber = new Map<number, Channel>();
   private lastNumber = 0;
   private lastHeard!: number;
-  private acknowledged = 0; // of what was received
   private readonly acknowledging = new Timer(() => this.up.demand());
 
   constructor(
@@ -107,14 +105,13 @@ export class Session implements RecordEvents {
   }
 
   onReceived(): void {
-    if (this.down.received - this.acknowledged >= ACKNOWLEDGE_SIZE) this.acknowledging.fire();
-    else if (!this.acknowledging.isSet) this.acknowledging.set(ACKNOWLEDGE_TIME);
+    if (!this.acknowledging.isSet) this.acknowledging.set(ACKNOWLEDGE_TIME);
   }
 
   /** How much has been received: it is about to be told. */
   acknowledgeDown(): number {
     this.acknowledging.clear();
-    return (this.acknowledged = this.down.received);
+    return this.down.received;
   }
 
   onData(number: number, piece: Bytes): void {

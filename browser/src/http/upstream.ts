@@ -3,7 +3,7 @@
  * under way; everything kept until it is acknowledged, and sent again from there.
  */
 
-import { join, sizeOf } from "../data.ts";
+import { sizeOf } from "../data.ts";
 import type { Bytes } from "../engine.ts";
 import type { Channel } from "./channel.ts";
 import { isFinal, pause, post, Timer } from "./request.ts";
@@ -13,7 +13,7 @@ import { counted, number, UP } from "./wire.ts";
 const MAX_REQUESTS = 2;
 const LEAST_BODY = 4096; // what is not taken in such pieces is not taken
 const FIRST_BODY = 1 << 16;
-const LARGEST_BODY = 1 << 20; // or one is not on its way while another is being answered
+const LARGEST_BODY = 1 << 21; // or one is not on its way while another is being answered
 const QUICK = 50; // ms that a request may take beyond the shortest: then the next is larger,
 const SLOW = 200; // and above this, smaller, or other channels would wait behind it
 const ANSWER = 5000; // ms for an answer; beyond that,
@@ -120,11 +120,12 @@ export class Upstream {
     if (this.session.isOver || this.retry.isSet) return;
     // After a failure one at a time, until one gets through.
     while (this.requests.size < (this.failures ? 1 : MAX_REQUESTS)) {
+      // Without messages not alongside another: it would be taken behind that, and hold messages up.
+      if (this.requests.size && !this.ready.length && this.next === this.end) return;
       const limit = Math.min(this.limit, this.largest);
       this.fill(limit - (this.end - this.next));
       const body = this.slice(this.next, limit);
       const size = sizeOf(body);
-      // An empty one alongside another would tell no more than that one.
       if (!size && (!this.mustSend || this.requests.size)) return;
       this.mustSend = false;
       this.next += size;
@@ -191,7 +192,7 @@ export class Upstream {
   private post(from: number, body: Bytes[], signal: AbortSignal | null, keepalive = false): Promise<Response> {
     const { url, token } = this.session;
     const head = [number(UP, 1), counted(token, 1), number(this.session.acknowledgeDown(), 8), number(from, 8)];
-    return post(url, join([...head, ...body]), signal, keepalive);
+    return post(url, [...head, ...body], signal, keepalive);
   }
 
   // -- what is kept ------------------------------------------------------------------------------

@@ -83,6 +83,9 @@ def ack(offset: int) -> bytes:
     return encode(Kind.ACK, 0, _UINT64.pack(offset))
 
 
+_PING: Final = encode(Kind.PING)
+
+
 class RecordReader:
     """Reads a stream, which may come in pieces of any size."""
 
@@ -287,6 +290,7 @@ class Outbox:
         """Offset below which the peer has everything."""
         self.end = 0
         """Offset of the next byte that will be made."""
+        self._asked_at = 0  # the offset at which the peer was last asked to acknowledge
         self._kept: deque[bytes | bytearray] = deque()
         self._kept_from = 0  # the offset of its first byte, at most `acknowledged`
 
@@ -327,6 +331,10 @@ class Outbox:
             source.wake()
         if not size:
             return b""
+        if self.end + size - max(self.acknowledged, self._asked_at) >= self._window // 2:
+            pieces.append(_PING)  # which asks for an acknowledgement
+            size += len(_PING)
+            self._asked_at = self.end + size
         data = b"".join(pieces)
         self.end += size
         self._keep(data)
