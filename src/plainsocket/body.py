@@ -116,6 +116,8 @@ class Body:
         """Some bytes, or none at the end. Raises BodyError, and again each time it is asked."""
         if self._failure is not None:
             raise BodyError(*self._failure)
+        if self._is_done:
+            return b""
         begun = time.monotonic()
         try:
             with gevent.Timeout(
