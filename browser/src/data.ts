@@ -19,9 +19,12 @@ export function join(parts: Bytes[], whole: Bytes = new Uint8Array(sizeOf(parts)
 const encoder = /* @__PURE__ */ new TextEncoder();
 const decoder = /* @__PURE__ */ new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
+const space = /* @__PURE__ */ new Uint8Array(3000);
+
 /** UTF-8; a lone surrogate becomes U+FFFD. */
 export function encodeText(text: string): Bytes {
-  return encoder.encode(text);
+  // `encode` has the engine make a buffer, which takes several times as long as a short text.
+  return text.length > 1000 || !encoder.encodeInto ? encoder.encode(text) : space.slice(0, encoder.encodeInto(text, space).written);
 }
 
 /** Throws where the bytes are no UTF-8. */

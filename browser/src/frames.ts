@@ -28,12 +28,7 @@ export function frameHead(opcode: number, size: number, mask?: Bytes): Bytes {
 
 /** The payload of a close frame. */
 export function closePayload(code: number | undefined, reason: Bytes): Bytes {
-  if (code === undefined) return new Uint8Array(0);
-  const payload = new Uint8Array(2 + reason.length);
-  payload[0] = code >> 8;
-  payload[1] = code;
-  payload.set(reason, 2);
-  return payload;
+  return code === undefined ? new Uint8Array(0) : join([new Uint8Array([code >> 8, code]), reason]);
 }
 
 export interface FrameEvents {
@@ -91,7 +86,7 @@ export class FrameReader {
     if (this.head.length < this.needed) return;
     let size = this.needed === 2 ? short : 0;
     for (let i = 2; i < this.needed; i++) size = size * 256 + this.head[i]!;
-    if (size > Number.MAX_SAFE_INTEGER || (this.needed > 2 && size < (this.needed === 4 ? 126 : 65536))) {
+    if (size >= 2 ** 53 || (this.needed > 2 && size < (this.needed === 4 ? 126 : 65536))) {
       this.error = PROTOCOL_ERROR;
       return;
     }

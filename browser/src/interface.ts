@@ -134,8 +134,9 @@ const { close, send } = {
     const socket = socketOf(this);
     if (!args.length) throw new TypeError("send: the message is missing");
     const data = args[0];
-    const blob = isBlob(data);
-    const binary = bytesOf(data);
+    const isObject = typeof data === "object"; // of other values nothing has to be found out
+    const blob = isObject && isBlob(data);
+    const binary = isObject ? bytesOf(data) : undefined;
     const payload = binary ?? (blob ? undefined : encodeText(`${data}`));
     if (socket.readyState === CONNECTING) {
       throw domException("send: the connection is not open yet", "InvalidStateError");

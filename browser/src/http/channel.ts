@@ -10,8 +10,6 @@ import { CREDIT, DATA, END, MAX_PAYLOAD, number, record, recordHead } from "./wi
 /** What the server may send of one channel before the page has used it. */
 export const WINDOW = 1 << 22;
 
-const SMALL = 1024; // bytes of what is gathered with its neighbours; larger pieces are not copied
-
 export class Channel {
   readonly link: FramedLink;
   /** 0 until there is a session to be numbered in. */
@@ -20,7 +18,7 @@ export class Channel {
   /** Its open has been answered well. */
   isSettled = false;
   private isOpen = false;
-  /** What waits to be sent; behind it, what small pieces have filled of `space`. */
+  /** What waits to be sent; behind it, what pieces that fit into one record have filled of `space`. */
   private pieces: Bytes[] = [];
   private space: Bytes = new Uint8Array(0);
   private filled = 0;
@@ -51,7 +49,7 @@ export class Channel {
     for (const chunk of chunks) {
       if (this.filled + chunk.length > this.space.length) {
         this.gather();
-        this.space = chunk.length > SMALL ? chunk : new Uint8Array(MAX_PAYLOAD);
+        this.space = chunk.length > MAX_PAYLOAD ? chunk : new Uint8Array(MAX_PAYLOAD);
       }
       if (this.space !== chunk) this.space.set(chunk, this.filled);
       this.filled += chunk.length;
