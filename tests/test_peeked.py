@@ -189,6 +189,37 @@ def test_the_address_is_the_clients(source: str, tmp_path: Path) -> None:
         assert json.loads(answer[answer.index(b"[") : answer.index(b"]") + 1]) == expected
 
 
+class Silent(plainsocket.Endpoint):
+    pass
+
+
+def silent(ws: plainsocket.WebSocket) -> None:
+    ws.wait()
+
+
+@pytest.mark.parametrize("handler", [silent, Silent])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_what_is_kept_of_a_request_tells_who_it_was(
+    handler: Any, host: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "plainsocket")
+    with serving(handler, host=host) as server, RawClient(server.port, host) as client:
+        client.open("/caf%C3%A9?a=b", host="localhost")
+        wait_until(lambda: server.server.connections)
+
+        def tell() -> tuple[object, ...]:
+            (ws,) = server.server.connections
+            request = ws.request
+            return ws.path, request.query, request.remote_address, ws.environ["REMOTE_PORT"]
+
+        port = client.socket.getsockname()[1]
+        assert server.call(tell) == ("/café", "a=b", host, str(port))
+        client.socket.close()
+        wait_until(lambda: [r for r in caplog.records if "closed with" in r.getMessage()])
+        line = caplog.records[-1].getMessage()
+        assert line.startswith(f"{host if host[0] == '1' else '[::1]'}:{port}: '/caf\\xe9' after ")
+
+
 def test_what_waits_at_the_entrance_counts() -> None:
     with (
         serving(tell, max_connections=1) as server,

@@ -68,11 +68,8 @@ class Dispatcher:
     Who has waited for `timeout` seconds is closed with 1013.
     """
 
-    def __init__(
-        self, limit: int, timeout: float, on_end: Callable[[WebSocket, str], None]
-    ) -> None:
-        """`on_end` is called once for each, when the socket is closed and `on_close` has returned,
-        with the name of its client."""
+    def __init__(self, limit: int, timeout: float, on_end: Callable[[WebSocket], None]) -> None:
+        """`on_end` is called once for each: the socket is closed, and `on_close` has returned."""
         self.on_end = on_end
         self.workers = Workers(self._start_waiting_soon)
         self._limit = limit
@@ -124,7 +121,6 @@ class Runner:
     """What drives one Endpoint."""
 
     __slots__ = (
-        "_client_name",
         "_dispatcher",
         "_endpoint",
         "_has_ended",
@@ -136,11 +132,9 @@ class Runner:
         "deadline",
     )
 
-    def __init__(self, endpoint: Endpoint, dispatcher: Dispatcher, client_name: str) -> None:
-        """`client_name` is for the log."""
+    def __init__(self, endpoint: Endpoint, dispatcher: Dispatcher) -> None:
         self._endpoint = endpoint
         self._dispatcher = dispatcher
-        self._client_name = client_name
         self.deadline = 0.0  # by time.monotonic(), where it waits for its turn
         self._is_busy = False
         self._wake_again = False
@@ -211,4 +205,4 @@ class Runner:
         if not self._has_ended:
             self._has_ended = True
             websocket.end_endpoint()
-            self._dispatcher.on_end(websocket, self._client_name)
+            self._dispatcher.on_end(websocket)

@@ -103,6 +103,12 @@ class Request:
         return self.environ.get("REMOTE_ADDR")
 
     @property
+    def client(self) -> Any:
+        """The client's IP address and port, or what a Unix socket has instead, for the log."""
+        address = self.remote_address
+        return address and (address, self.environ.get("REMOTE_PORT", 0))
+
+    @property
     def wants_websocket(self) -> bool:
         """Whether it asks for a WebSocket, rightly or not."""
         return _lists(self.headers.get("upgrade", ""), "websocket")

@@ -39,19 +39,13 @@ class PeekedRequest(Request):
     as long as the connection lasts.
     """
 
-    __slots__ = (
-        "_address",
-        "_context",
-        "_data",
-        "_environ",
-        "_headers",
-        "_make_environ",
-        "_options",
-        "_path",
-        "_response_headers",
-        "answer",
-        "said",
-    )
+    __slots__ = ("_address", "_data", "_make_environ", "_options", "_path", "answer", "said")
+
+    # The slots that Request has for what are properties here.
+    _context: Any = vars(Request)["context"]
+    _environ: Any = vars(Request)["environ"]
+    _headers: Any = vars(Request)["headers"]
+    _response_headers: Any = vars(Request)["response_headers"]
 
     def __init__(
         self,
@@ -72,34 +66,53 @@ class PeekedRequest(Request):
         """The head of the 101, where one like it has been accepted before."""
         self.said: bytes | None = None
         """What to remember it by, where it is accepted."""
-        self._context: dict[str, Any] | None = None
-        self._response_headers: list[tuple[str, str]] | None = None
+        self._context = None
+        self._response_headers = None
         self._data = data
+        """The head; and behind it, once the handshake is done, host and port of the client."""
         self._headers = headers
         self._address = address
         self._options = options
         self._make_environ = make_environ
-        self._environ: dict[str, Any] | None = None
-        self._path = unquote_to_bytes(path).decode(errors="replace") if "%" in path else path
+        self._environ = None
+        self._path: str | None = _decoded(path)
 
     def read_head(self) -> Head:
         """What the head's bytes say."""
-        return parse_head(self._data, max_headers=self._options.max_headers)
+        return parse_head(self._data[: self.size], max_headers=self._options.max_headers)
 
     @property
     def size(self) -> int:
         """Bytes of the head."""
-        return len(self._data)
+        return self._data.rindex(_END) + len(_END)
 
     def forget(self) -> None:
         """The handshake is done: the bytes will do."""
-        self._headers = self.answer = self.said = None
+        self._headers = self._path = self.answer = self.said = None
+        if not self._response_headers:
+            self._response_headers = None
+        if isinstance(self._address, tuple):
+            self._data += f"{self._address[0]} {self._address[1]}".encode()
+            self._address = None
+
+    @property
+    def address(self) -> Any:
+        """The peer's: host and port; or what a Unix socket has."""
+        if self._address is not None:
+            return self._address
+        host, _, port = self._data[self.size :].decode().rpartition(" ")
+        return host, int(port)
+
+    @property
+    def client(self) -> Any:
+        return (self._options.trusted_proxies and super().client) or self.address
 
     @property
     def context(self) -> dict[str, Any]:
         if self._context is None:
             self._context = {}
-        return self._context
+        context: dict[str, Any] = self._context
+        return context
 
     @context.setter
     def context(self, context: dict[str, Any]) -> None:
@@ -109,7 +122,8 @@ class PeekedRequest(Request):
     def response_headers(self) -> list[tuple[str, str]]:
         if self._response_headers is None:
             self._response_headers = []
-        return self._response_headers
+        headers: list[tuple[str, str]] = self._response_headers
+        return headers
 
     @response_headers.setter
     def response_headers(self, headers: list[tuple[str, str]]) -> None:
@@ -123,10 +137,13 @@ class PeekedRequest(Request):
     def environ(self) -> dict[str, Any]:  # type: ignore[override]
         if self._environ is None:
             self._environ = self._build_environ()
-        return self._environ
+        environ: dict[str, Any] = self._environ
+        return environ
 
     @property
     def path(self) -> str:
+        if self._path is None:
+            self._path = _decoded(self.read_head().path)
         return self._path
 
     @property
@@ -137,6 +154,8 @@ class PeekedRequest(Request):
     def remote_address(self) -> str | None:
         if self._options.trusted_proxies:
             return super().remote_address
+        if self._address is None:
+            return self._data[self.size :].rpartition(b" ")[0].decode()
         return self._address[0] if isinstance(self._address, tuple) else None
 
     def _build_environ(self) -> dict[str, Any]:
@@ -152,9 +171,10 @@ class PeekedRequest(Request):
             value = head.fields.get(key.replace("_", "-").lower())
             if value is not None:
                 environ[key] = value
-        if isinstance(self._address, tuple):
-            environ["REMOTE_ADDR"] = str(self._address[0])
-            environ["REMOTE_PORT"] = str(self._address[1])
+        address = self.address
+        if isinstance(address, tuple):
+            environ["REMOTE_ADDR"] = str(address[0])
+            environ["REMOTE_PORT"] = str(address[1])
         for name, value in head.headers:
             key = "HTTP_" + name.replace("-", "_").upper()
             if "_" in name or key in ("HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH"):
@@ -167,6 +187,13 @@ class PeekedRequest(Request):
         if self._options.trusted_proxies:
             believe_proxies(environ, head.fields, self._options)
         return environ
+
+
+_END: Final = b"\r\n\r\n"
+
+
+def _decoded(path: str) -> str:
+    return unquote_to_bytes(path).decode(errors="replace") if "%" in path else path
 
 
 def read_request(
@@ -244,16 +271,15 @@ def _without_underscore(head: Head) -> dict[str, str]:
 class PeekedHost(Routed):
     """Serves a request that was peeked at, without pywsgi."""
 
-    __slots__ = ("_address", "_deadline", "_request", "_socket", "options")
+    __slots__ = ("_deadline", "_request", "_socket", "options")
 
     def __init__(
-        self, server: HTTPServer, sock: Any, address: Any, deadline: float, request: PeekedRequest
+        self, server: HTTPServer, sock: Any, deadline: float, request: PeekedRequest
     ) -> None:
         self.server = server
         self.options = server.owner.options
         self.reserved = None
         self._socket = sock
-        self._address = address
         self._deadline = deadline
         self._request = request
 
@@ -264,7 +290,7 @@ class PeekedHost(Routed):
             handler = self.server.owner.handler_of(request)
             if handler is None:
                 sock, self._socket = self._socket, None
-                self.server.serve_by_pywsgi(sock, self._address, self._deadline)
+                self.server.serve_by_pywsgi(sock, request.address, self._deadline)
                 return
             self.reserve_address(request)
             if request.answer is None:
@@ -286,7 +312,7 @@ class PeekedHost(Routed):
         """Serve a WebSocket whose request needs not be judged any more."""
         websocket = self.new_websocket(self._request)
         if is_endpoint(handler):
-            runner = self.server.new_runner(self, handler, websocket)
+            runner = self.server.new_runner(handler, websocket)
             self._start(websocket, head)
             websocket.start_endpoint(runner)
         else:
@@ -295,11 +321,7 @@ class PeekedHost(Routed):
 
     @property
     def client_name(self) -> str:
-        if self.options.trusted_proxies:
-            environ = self._request.environ
-            if environ.get("REMOTE_ADDR"):
-                return address_name((environ["REMOTE_ADDR"], environ["REMOTE_PORT"]))
-        return address_name(self._address)
+        return address_name(self._request.client)
 
     @property
     def is_open(self) -> bool:
@@ -318,9 +340,9 @@ class PeekedHost(Routed):
 
     def _start(self, websocket: WebSocket, head: bytes) -> None:
         websocket.start(self._take_socket(), head=head)
-        self._request.forget()
         self.observe_opening(websocket)
         self.enter(websocket)
+        self._request.forget()  # at last: what has been asked of it until here is still at hand
 
     def refuse(self, refused: Refused) -> None:
         """Answer with a refusal, and log it."""

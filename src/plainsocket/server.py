@@ -416,7 +416,7 @@ class HTTPServer(pywsgi.WSGIServer):
     def serve_request(
         self, sock: Any, address: Any, deadline: float, request: PeekedRequest
     ) -> None:
-        self._workers.start(PeekedHost(self, sock, address, deadline, request))
+        self._workers.start(PeekedHost(self, sock, deadline, request))
 
     def serve_unread(self, sock: Any, address: Any, deadline: float) -> None:
         self._workers.start(_Call(self.serve_by_pywsgi, sock, address, deadline))
@@ -455,22 +455,22 @@ class HTTPServer(pywsgi.WSGIServer):
             del accepted  # not to be kept as long as the connection lasts
             host.run_handler(websocket, handler)
             return
-        runner = self.new_runner(host, handler, websocket)
+        runner = self.new_runner(handler, websocket)
         host.open_websocket(websocket, accepted)
         websocket.start_endpoint(runner)
 
-    def new_runner(self, host: Host, kind: type[Endpoint], websocket: WebSocket) -> Runner:
+    def new_runner(self, kind: type[Endpoint], websocket: WebSocket) -> Runner:
         """An Endpoint for a WebSocket, which is about to be open."""
         endpoint = kind()
         endpoint.ws = websocket
-        runner = Runner(endpoint, self.dispatcher, host.client_name)
+        runner = Runner(endpoint, self.dispatcher)
         self.keep(websocket)
         return runner
 
-    def _end_endpoint(self, websocket: WebSocket, client_name: str) -> None:
+    def _end_endpoint(self, websocket: WebSocket) -> None:
         self.forget(websocket)
         self.owner.remove(websocket)
-        report_end(websocket, client_name, self.owner.options)
+        report_end(websocket, address_name(websocket.request.client), self.owner.options)
 
     def keep(self, connection: WebSocket | Arrival) -> None:
         """Count a connection that has no greenlet, or not until its end."""
