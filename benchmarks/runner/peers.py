@@ -16,6 +16,7 @@ class Peer:
     label: str
     program: str  # in servers/, or in build/ if it is compiled
     packages: tuple[str, ...] = ()  # whose versions the report states
+    arguments: tuple[str, ...] = ()
     tls: bool = True
     deflate: bool = False
     quick: bool = False
@@ -27,7 +28,7 @@ class Peer:
             command = [sys.executable, str(HERE / "servers" / self.program)]
         else:
             command = [str(HERE / "build" / self.program)]
-        command += ["--port", str(port)]
+        command += ["--port", str(port), *self.arguments]
         if certificate:
             command += ["--tls", *map(str, certificate)]
         if deflate:
@@ -37,6 +38,7 @@ class Peer:
 
 PEERS = (
     Peer("c", "C, epoll (the limit)", "c_epoll", tls=False, quick=True),
+    Peer("c-work", "C, epoll, 1.5 µs of work", "c_epoll", arguments=("--work", "1500"), tls=False),
     Peer(
         SUBJECT, "plainsocket", "plainsocket_handler.py", ("plainsocket",), deflate=True, quick=True
     ),

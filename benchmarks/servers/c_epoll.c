@@ -4,7 +4,10 @@
  *
  * One read, then all its complete frames are turned into replies where they
  * lie (a reply's header is shorter than the request's), then one write. What
- * a turn of the loop broadcasts leaves in one write for each receiver. */
+ * a turn of the loop broadcasts leaves in one write for each receiver.
+ *
+ * With --work NS it spends so many nanoseconds more on each read: what a
+ * server costs that does more than nothing, and else does the same. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
@@ -17,6 +20,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "accept_key.h"
@@ -34,6 +38,7 @@ struct connection {
 };
 
 static int epoll;
+static long work; /* nanoseconds a read */
 static uint8_t input[READ_SIZE];
 static struct connection **room;
 static unsigned room_count, room_size;
@@ -282,8 +287,19 @@ static void keep_rest(struct connection *c, const uint8_t *rest, size_t length)
     c->in_length = length;
 }
 
+static void do_work(void)
+{
+    struct timespec begin, now;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    do
+        clock_gettime(CLOCK_MONOTONIC, &now);
+    while ((now.tv_sec - begin.tv_sec) * 1000000000L + now.tv_nsec - begin.tv_nsec < work);
+}
+
 static void read_in(struct connection *c)
 {
+    if (work)
+        do_work();
     bool partial = c->in_length > 0;
     uint8_t *data = partial ? c->in : input;
     size_t room_left = (partial ? c->in_size : sizeof input) - c->in_length;
@@ -329,14 +345,20 @@ static int listen_on(uint16_t port)
     return fd;
 }
 
-static uint16_t port_asked_for(int argc, char **argv)
+/* The port. */
+static uint16_t read_options(int argc, char **argv)
 {
-    static const struct option names[] = {{"port", required_argument, NULL, 'p'}, {0}};
-    int port = 0;
-    while (getopt_long(argc, argv, "", names, NULL) == 'p')
-        port = atoi(optarg);
-    if (port <= 0 || port > 65535) {
-        fprintf(stderr, "usage: c_epoll --port N\n");
+    static const struct option names[] = {
+        {"port", required_argument, NULL, 'p'}, {"work", required_argument, NULL, 'w'}, {0}};
+    int port = 0, option;
+    while ((option = getopt_long(argc, argv, "", names, NULL)) == 'p' || option == 'w') {
+        if (option == 'p')
+            port = atoi(optarg);
+        else
+            work = atol(optarg);
+    }
+    if (port <= 0 || port > 65535 || work < 0 || option != -1) {
+        fprintf(stderr, "usage: c_epoll --port N [--work NS]\n");
         exit(2);
     }
     return (uint16_t)port;
@@ -348,7 +370,7 @@ int main(int argc, char **argv)
     getrlimit(RLIMIT_NOFILE, &limit);
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
-    int listener = listen_on(port_asked_for(argc, argv));
+    int listener = listen_on(read_options(argc, argv));
     epoll = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event events[EVENTS_AT_A_TIME] = {{.events = EPOLLIN, .data.ptr = NULL}};
     epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &events[0]);
