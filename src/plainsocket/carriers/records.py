@@ -100,7 +100,8 @@ class RecordReader:
         if self._rest:
             data = self._rest + data
         records: list[Record] = []
-        pieces: list[bytes] = []  # of DATA for one channel
+        pieces: list[memoryview] = []  # of DATA for one channel
+        view = memoryview(data)
         of = 0
         position, end = 0, len(data)
         while end - position >= _HEAD.size:
@@ -111,18 +112,17 @@ class RecordReader:
             if end - start < length:
                 break
             position = start + length
-            payload = data[start:position]
             if kind == Kind.DATA:
                 if channel != of and pieces:
                     records.append(Record(Kind.DATA, of, b"".join(pieces)))
                     pieces.clear()
                 of = channel
-                pieces.append(payload)
+                pieces.append(view[start:position])
                 continue
             if pieces:
                 records.append(Record(Kind.DATA, of, b"".join(pieces)))
                 pieces.clear()
-            records.append(_checked(Record(Kind(kind), channel, payload)))
+            records.append(_checked(Record(Kind(kind), channel, data[start:position])))
         if pieces:
             records.append(Record(Kind.DATA, of, b"".join(pieces)))
         self._rest = data[position:]
@@ -239,18 +239,17 @@ class Source:
         self._forget_marks()
         return self.accepted - self._dropped - self._acknowledged
 
-    def take(self, most: int) -> bytes:
-        """The next bytes, at least one: at most `most`."""
-        pieces: list[bytes | memoryview] = []
-        left = min(most, self.credit)
-        while left and self.buffered:
+    def take(self, most: int, pieces: list[bytes | memoryview]) -> int:
+        """Append the next bytes to `pieces`, in pieces: at most `most`. Returns how many."""
+        size = min(most, self.credit, self.buffered)
+        left = size
+        while left:
             piece = self._next(left)
             pieces.append(piece)
             left -= len(piece)
-            self.buffered -= len(piece)
-        data = b"".join(pieces)
-        self.credit -= len(data)
-        return data
+        self.buffered -= size
+        self.credit -= size
+        return size
 
     def _next(self, most: int) -> bytes | memoryview:
         begun = self._begun
@@ -308,7 +307,7 @@ class Outbox:
         """The next bytes of the stream: about `most` at most; none if there are none, or the
         window is full."""
         most = min(most, self._window - (self.end - self.acknowledged))
-        pieces: list[bytes] = []
+        pieces: list[bytes | memoryview] = []
         size = 0
         touched: list[Source] = []
         while self._records and size < most:
@@ -317,10 +316,10 @@ class Outbox:
         while self.ready and size < most:
             source = self.ready.popleft()
             if source.buffered and source.credit > 0:
-                payload = source.take(MAX_PAYLOAD)
-                pieces.append(_HEAD.pack(Kind.DATA, 0, len(payload), source.channel))
-                pieces.append(payload)
-                size += _HEAD.size + len(payload)
+                at = len(pieces)
+                length = source.take(MAX_PAYLOAD, pieces)
+                pieces.insert(at, _HEAD.pack(Kind.DATA, 0, length, source.channel))
+                size += _HEAD.size + length
                 source.went(self.end + size)
             if source.ends and not source.buffered:
                 pieces.append(encode(Kind.END, source.channel))
