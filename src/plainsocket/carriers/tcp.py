@@ -189,7 +189,7 @@ class TcpCarrier(Carrier):
             return
         self._reading = True
         if early:
-            self._receiver.data_received(early)
+            self._take(early)
         if self._reading and self._read_watcher is None:
             self._read_watcher = self._turn.hub.loop.io(self._socket.fileno(), _READ)
             self._read_watcher.start(self)
@@ -295,8 +295,9 @@ class TcpCarrier(Carrier):
                 size = calls.read_into(self._fd, room)
         except OSError:
             pass
-        assert self._receiver is not None
-        self._receiver.data_placed(max(size, 0))
+        receiver = self._receiver  # held, as in _take
+        assert receiver is not None
+        receiver.data_placed(max(size, 0))
         if not size:
             self._take(b"")
 
@@ -434,8 +435,9 @@ class TcpCarrier(Carrier):
             self._half_close()
             if self._eof or not self._linger:
                 self.abort()
-        if self.buffered < before and self._receiver is not None:
-            self._receiver.write_progressed()
+        receiver = self._receiver  # held, as in _take
+        if self.buffered < before and receiver is not None:
+            receiver.write_progressed()
 
     def unacknowledged(self) -> int:
         """Bytes queued here, plus those in the kernel that the peer's has not acknowledged."""
