@@ -18,13 +18,13 @@ import gevent
 
 from . import lines
 from .carriers import calls
-from .endpoint import Endpoint, is_endpoint
+from .endpoint import is_endpoint
 from .handshake import Accepted, Precedents, Refused, Request
 from .head import Head, HeadError, find_end, is_authority, parse_head
 from .opening import address_name, believe_proxies, gevent_socket, refusal_headers
 from .options import Options
 from .routed import Routed
-from .websocket import Handler, WebSocket
+from .websocket import WebSocket
 
 if TYPE_CHECKING:
     from .server import HTTPServer
@@ -295,8 +295,15 @@ class PeekedHost(Routed):
             self.reserve_address(request)
             if request.answer is None:
                 self.server.serve_websocket(self, handler, request)
+            elif is_endpoint(handler):
+                websocket = self.new_websocket(request)
+                runner = self.server.new_runner(handler, websocket)
+                self._start(websocket, request.answer)
+                websocket.start_endpoint(runner)
             else:
-                self._serve_known(handler, request.answer)
+                websocket = self.new_websocket(request)
+                self._start(websocket, request.answer)
+                self.run_handler(websocket, handler)
         except Refused as refused:
             self.refuse(refused)
         except Exception as error:
@@ -307,17 +314,6 @@ class PeekedHost(Routed):
         finally:
             self.release_address()
             self.close()
-
-    def _serve_known(self, handler: Handler | type[Endpoint], head: bytes) -> None:
-        """Serve a WebSocket whose request needs not be judged any more."""
-        websocket = self.new_websocket(self._request)
-        if is_endpoint(handler):
-            runner = self.server.new_runner(handler, websocket)
-            self._start(websocket, head)
-            websocket.start_endpoint(runner)
-        else:
-            self._start(websocket, head)
-            self.run_handler(websocket, handler)
 
     @property
     def client_name(self) -> str:
