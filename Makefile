@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 CREATED := $(VENV)/.created
 RUNTIME := $(VENV)/.runtime
 DEVELOPMENT := $(VENV)/.development
-BUILT_FROM := pyproject.toml setup.py $(wildcard src/plainsocket/*.h src/plainsocket/*/*.h) \
-	$(foreach pxd,$(wildcard src/plainsocket/*.pxd src/plainsocket/*/*.pxd),$(pxd) $(pxd:.pxd=.py))
+BUILT_FROM := pyproject.toml setup.py \
+	$(foreach end,h pxd,$(wildcard src/plainsocket/*.$(end) src/plainsocket/*/*.$(end))) \
+	$(shell sed -n '/^SOURCES/,/^]/s|^ *"\(.*\)",|src/plainsocket/\1.py|p' setup.py)
 
 FUZZ_VENV := fuzz/.venv
 FUZZ_SECONDS ?= 60

@@ -32,12 +32,12 @@ def pytest_configure() -> None:
     """Refuse to test a compiled core that was built from older sources."""
     package = Path(plainsocket.__file__).parent
     if plainsocket.frames.IS_COMPILED:
-        for types in package.rglob("*.pxd"):
-            sources = [types, *(types.with_suffix(end) for end in (".py", ".h"))]
-            for built in types.parent.glob(f"{types.stem}.*.so"):
-                for source in sources:
-                    if source.exists() and source.stat().st_mtime > built.stat().st_mtime:
-                        pytest.exit(f"{source.name} is newer than what was built of it: run make")
+        headers = [*package.rglob("*.h")]
+        for built in package.rglob("*.so"):
+            stem = built.with_name(built.name.partition(".")[0])
+            for source in [stem.with_suffix(".py"), stem.with_suffix(".pxd"), *headers]:
+                if source.exists() and source.stat().st_mtime > built.stat().st_mtime:
+                    pytest.exit(f"{source.name} is newer than what was built of it: run make")
 
 
 @pytest.fixture(scope="session", params=browsers.ENGINES)
