@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import re
 import shutil
 import socket
@@ -24,6 +23,7 @@ import trustme
 
 import needs
 from browsers import Browser, chromium
+from ports import free_ports
 from processes import ROOT, Program, running
 from serving import wait_until
 
@@ -43,20 +43,6 @@ class Proxy:
     port: int
     tls_port: int | None = None
     is_http: bool = True  # reads the requests, instead of passing on bytes
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody has, TCP and UDP, of those that the kernel gives to no client."""
-    ports: list[int] = []
-    while len(ports) < count:
-        port = random.randrange(15_000, 32_000)
-        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            stack.enter_context(socket.create_server(("", port)))
-            udp = stack.enter_context(socket.socket(type=socket.SOCK_DGRAM))
-            udp.bind(("", port))
-            if port not in ports:
-                ports.append(port)
-    return ports
 
 
 def filled(example: str, ports: Mapping[str, int], server: str, changes: Mapping[str, str]) -> str:

@@ -25,8 +25,9 @@ from middlebox import (
     refusing,
     swallowing,
 )
+from ports import free_port
 from processes import running
-from proxies import free_ports, wait_for_port
+from proxies import wait_for_port
 from serving import Running, serving, wait_until
 from test_browser_http import COUNTING, PAGES, Page, finish_counting
 
@@ -140,7 +141,7 @@ http {{
 def test_an_nginx_that_buffers(
     browser: Browser, server: Running, tmp_path: Path, more: str
 ) -> None:
-    (port,) = free_ports(1)
+    port = free_port()
     config = tmp_path / "nginx.conf"
     config.write_text(NGINX.format(folder=tmp_path, port=port, target=server.port, more=more))
     nginx = needs.program("nginx", "nginx")

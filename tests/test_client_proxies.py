@@ -28,6 +28,7 @@ from peers import (
 )
 from plainsocket import ProxyError, connect, urls
 from plainsocket.proxies import Proxy, from_environment, parse_proxy
+from ports import free_port
 from processes import Program, running
 from serving import PATIENCE, serving, wait_until
 from trust import trusting
@@ -128,12 +129,6 @@ def test_urls_of_proxies() -> None:
 
 
 # -- real ones -----------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from websockets.typing import Origin, Subprotocol
 
 from needs import unavailable
 from plainsocket.frames import Opcode
+from ports import free_port
 from processes import ROOT, Program, running
 from rawclient import RawClient
 from serving import PATIENCE, wait_until
@@ -72,12 +73,6 @@ def need(*packages: str) -> None:
     for name in packages:
         if importlib.util.find_spec(name) is None:
             unavailable(f"{name} is missing (pip install 'plainsocket[frameworks]')")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for_listener(port: int) -> None:

@@ -30,6 +30,7 @@ import plainsocket
 from plainsocket.compat import WebSocketServer
 from plainsocket.compat.handler import WebSocketHandler as CompatHandler
 from plainsocket.flashpolicy import FlashPolicy, FlashPolicyServer, is_request
+from ports import free_port
 from processes import ROOT, running
 from rawclient import RawClient
 from serving import PATIENCE, Running, echo, serving, wait_until
@@ -523,12 +524,6 @@ PROGRAMS = re.findall(
     (ROOT / "docs" / "flash.md").read_text(),
     re.MULTILINE | re.DOTALL,
 )
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @pytest.mark.slow

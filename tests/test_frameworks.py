@@ -16,10 +16,11 @@ from websockets.sync.client import ClientConnection, connect
 
 from needs import unavailable
 from plainsocket.frames import Opcode
+from ports import free_port
 from processes import ROOT, Program, running
 from rawclient import RawClient
 from serving import PATIENCE, wait_until
-from test_compat import free_port, wait_for_listener
+from test_compat import wait_for_listener
 
 pytestmark = pytest.mark.slow
 

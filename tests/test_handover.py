@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from plainsocket.frames import Opcode
+from ports import free_port
 from processes import START, Program, running
 from rawclient import RawClient
 from serving import PATIENCE, wait_until
-from test_tutorial import DEPLOY, Folder, blocks_of, free_port, wait_for_port
+from test_tutorial import DEPLOY, Folder, blocks_of, wait_for_port
 
 pytestmark = pytest.mark.slow
 

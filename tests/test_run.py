@@ -17,9 +17,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
+from ports import free_port
 from processes import Program, running
 from serving import PATIENCE
-from test_compat import free_port, need, wait_for_listener
+from test_compat import need, wait_for_listener
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,10 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 import needs
+from ports import free_port
 from processes import ROOT, running
 from serving import PATIENCE
-from test_compat import free_port, need, wait_for_listener
+from test_compat import need, wait_for_listener
 
 pytestmark = [pytest.mark.slow, pytest.mark.works_with("socket.io-client", "Node.js")]
 

@@ -45,6 +45,7 @@ from browsers import Browser
 from page import Page as HTTPPage
 from plainsocket import Options
 from plainsocket.cli import _parser
+from ports import free_port
 from processes import ROOT, START, Program, running
 from proxies import chromium_behind, squid
 from serving import wait_until
@@ -168,13 +169,6 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
     for name in names:
         folder.add(blocks[name])
     return folder
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # -- what runs them ------------------------------------------------------------------------------
