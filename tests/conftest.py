@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,17 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatabl
 
 
 def pytest_configure() -> None:
+    hear_interrupts()
+    refuse_what_is_stale()
+
+
+def hear_interrupts() -> None:
+    """A shell lets background jobs ignore SIGINT, and programs under test would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def refuse_what_is_stale() -> None:
     """Refuse to test a compiled core that was built from older sources."""
     package = Path(plainsocket.__file__).parent
     if plainsocket.frames.IS_COMPILED:
