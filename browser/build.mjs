@@ -36,6 +36,7 @@ await Promise.all(
       format,
       target: es5 ? "es5" : "es2020",
       ...(es5 ? { plugins: [toES5] } : { mangleProps: own }),
+      ...(es5 && !old && { tsconfigRaw: {} }), // no room for "use strict"
       ...(old && oldEngine),
       banner: { js: banner },
       charset: "utf8",

@@ -16,7 +16,7 @@ const toText = (value: unknown): string => `${value}`;
 
 /** Throws what the native constructor throws. */
 export function readArguments(args: ArrayLike<unknown>): Address {
-  if (!args.length) throw new TypeError("no address");
+  if (!args.length) throw new TypeError("bad address");
   // Both conversions come before the first check: either may run code of the page.
   const given = toText(args[0]);
   const protocols = readProtocols(args[1]);
@@ -48,11 +48,11 @@ function readURL(given: string): string {
   return url;
 }
 
+/** A name, some names, or an object that has them as `protocols`. */
 function readProtocols(given: unknown): string[] {
   if (given === undefined) return [];
+  if (Object(given) !== given) return [toText(given)];
+  const names = given as Iterable<unknown> & { protocols: unknown };
   // An array first: an old engine has no symbols.
-  if (Array.isArray(given) || (Object(given) === given && (given as Iterable<unknown>)[Symbol.iterator])) {
-    return Array.from(given as Iterable<unknown>, toText);
-  }
-  return [toText(given)];
+  return Array.isArray(names) || names[Symbol.iterator] ? Array.from(names, toText) : readProtocols(names.protocols);
 }

@@ -63,7 +63,7 @@ function replace(): void {
     onerror: null,
     onclose: null,
     send() {
-      throw domException("not open", "InvalidStateError");
+      throw domException("bad state", "InvalidStateError");
     },
     close(this: Waiting, code?: number) {
       if (code !== undefined && code !== 1000 && !(code >= 3000 && code < 5000)) {

@@ -233,9 +233,13 @@ check("constructor: null as the second argument", async (t) => {
   same((await t.open("/select", null)).protocol, "null");
 });
 
-check("constructor: an object as the second argument", async (t) => {
-  throws("SyntaxError", () => t.make("/echo", {}));
-  throws("SyntaxError", () => t.make("/echo", { protocols: ["one"] }));
+check("constructor: options as the second argument", async (t) => {
+  same((await t.open("/select", { protocols: "one" })).protocol, "one");
+  same((await t.open("/select", { protocols: ["two", "one"] })).protocol, "two");
+  same((await t.open("/select", { protocols: undefined })).protocol, "");
+  same((await t.open("/select", {})).protocol, "");
+  throws("SyntaxError", () => t.make("/echo", { protocols: "" }));
+  throws("SyntaxError", () => t.make("/echo", { protocols: ["a", "a"] }));
 });
 
 check("constructor: the order of conversions and checks", async ({ WebSocket }) => {
