@@ -74,6 +74,8 @@ def bars_of(results: Results, scenario: Scenario) -> list[Bar]:
     """Best first; whoever failed has no bar, and is named in the tables."""
     bars = []
     for peer in results.peers:
+        if not peer.charted:
+            continue
         figure = results.figure(peer.name, scenario)
         if figure and figure.median > 0 and not results.failures(peer.name, scenario.key):
             bars.append(Bar(peer.label, kind_of(peer, results.subject), 1e6 / figure.median))

@@ -17,6 +17,7 @@ class Peer:
     program: str  # in servers/, or in build/ if it is compiled
     packages: tuple[str, ...] = ()  # whose versions the report states
     arguments: tuple[str, ...] = ()
+    charted: bool = True
     tls: bool = True
     deflate: bool = False
     quick: bool = False
@@ -38,7 +39,14 @@ class Peer:
 
 PEERS = (
     Peer("c", "C, epoll (the limit)", "c_epoll", tls=False, quick=True),
-    Peer("c-work", "C, epoll, 1.5 µs of work", "c_epoll", arguments=("--work", "1500"), tls=False),
+    Peer(
+        "c-work",
+        "C, epoll, 1.5 µs of work",
+        "c_epoll",
+        arguments=("--work", "1500"),
+        charted=False,
+        tls=False,
+    ),
     Peer(
         SUBJECT, "plainsocket", "plainsocket_handler.py", ("plainsocket",), deflate=True, quick=True
     ),
