@@ -139,7 +139,8 @@ class Folder:
         path.write_text(text)
 
     def with_ports(self, text: str) -> str:
-        return text.replace("8087", str(self.port)).replace("8000", str(self.other_port))
+        ports = {"8087": str(self.port), "8000": str(self.other_port)}  # which may hold the other
+        return re.sub("|".join(ports), lambda found: ports[found[0]], text)
 
 
 def replace_serve(program: str, call: str) -> str:
