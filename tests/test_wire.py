@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
@@ -96,12 +97,16 @@ def test_messages_of_each_size(size: int, letter: str) -> None:
         assert wire.unmask_text(masked, len(masked) - size, len(masked)) == text
 
 
+def pieces(size: int, cuts: list[int]) -> Iterator[tuple[int, int]]:
+    """Where each piece begins and ends of so many bytes that are cut at those places."""
+    return pairwise([0, *sorted(min(cut, size) for cut in cuts), size])
+
+
 @given(data=st.binary(max_size=70), cuts=st.lists(st.integers(0, 70)), key=keys | st.just(b""))
 def test_a_payload_in_pieces(data: bytes, cuts: list[int], key: bytes) -> None:
     masked = twin(data, key) if key else data
     blank = wire.blank(len(data))
-    places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    for start, end in pairwise(places):
+    for start, end in pieces(len(data), cuts):
         wire.fill(blank, start, b"??" + masked + b"?", 2 + start, 2 + end, key)
     assert wire.filled(blank) == data
 
@@ -110,8 +115,7 @@ def test_a_payload_in_pieces(data: bytes, cuts: list[int], key: bytes) -> None:
 def test_a_payload_written_in_place(data: bytes, cuts: list[int], key: bytes) -> None:
     masked = twin(data, key) if key else data
     blank = wire.blank(len(data))
-    places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    for start, end in pairwise(places):
+    for start, end in pieces(len(data), cuts):
         with wire.room(blank, start, len(data) - start) as room:
             assert len(room) == len(data) - start
             room[: end - start] = masked[start:end]

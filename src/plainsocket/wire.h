@@ -26,6 +26,7 @@ xor_words(uint8_t *restrict to, const uint8_t *restrict from, size_t words, uint
     }
 }
 
+/* The same in place, which `restrict` rules out there. */
 FOR_EACH_CPU static void
 xor_words_here(uint8_t *at, size_t words, uint64_t key)
 {
