@@ -367,6 +367,31 @@ def test_streams_that_are_held_back(browser: Browser, server: Running) -> None:
         browser.driver.get("about:blank")
 
 
+def test_two_attempts_that_are_answered_at_once(browser: Browser, server: Running) -> None:
+    """The answer that comes second, however soon, does not end what the first one has opened."""
+    with wire(server.port, holds_streams=True) as made:
+        page = Page(browser, f"http://127.0.0.1:{made.port}/module")
+        page.wait_for("window.HTTP")
+        page.run(
+            """const fetched = window.fetch;
+            const both = [];
+            window.fetch = async (...request) => {
+              const answer = await fetched(...request);
+              const whole = new Response(await answer.arrayBuffer(), answer);
+              await new Promise((resolve) => {
+                both.unshift(resolve);
+                if (both.length === 2) both.forEach((resolve) => resolve());
+              });
+              window.fetch = fetched;
+              return whole;
+            };"""
+        )
+        page.run(COUNTING)
+        page.wait_for("count.got > 100")
+        finish_counting(page)
+        browser.driver.get("about:blank")
+
+
 def test_streams_that_are_held_back_from_now_on(wired: tuple[Page, Wire]) -> None:
     page, wire_ = wired
     page.run(COUNTING)

@@ -91,7 +91,7 @@ async function open(host: Host, channel: Channel, offered: Session | undefined):
     if (response.status !== 200 || !response.body) return false;
     const reader = response.body.getReader();
     const made = await readTerms(reader);
-    if (!made || isSettled) return false;
+    if (!made || isSettled) return isSettled;
     isSettled = true;
     for (const other of requests) if (other !== request) other.abort();
     // Where two attempts were needed, streams are held back, whichever was answered first.
