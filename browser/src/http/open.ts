@@ -93,7 +93,7 @@ async function open(host: Host, channel: Channel, offered: Session | undefined):
     const made = await readTerms(reader);
     if (!made || isSettled) return isSettled;
     isSettled = true;
-    for (const other of requests) if (other !== request) other.abort();
+    requests.forEach((other) => other === request || other.abort());
     // Where two attempts were needed, streams are held back, whichever was answered first.
     const held = requests.length > 1 ? POLL : STREAM;
     begin(host, channel, id, made.terms, offered).down.start(made.rest, reader, held, request);
