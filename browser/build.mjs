@@ -20,8 +20,19 @@ const FILES = [
   { name: "plainsocket-http.js", source: "src/http/classic.ts", format: "iife" },
   { name: "plainsocket-guard.js", source: "src/guard/classic.ts", format: "iife" },
   { name: "plainsocket.mjs", source: "src/module.ts", format: "esm" },
+  { name: "plainsocket-upload.mjs", source: "src/http/lasting.ts", format: "esm" },
   { name: "plainsocket-flash.js", source: "src/flash/index.ts", format: "iife", es5: true, old: true },
 ];
+
+// What another file imports when it needs it.
+const onDemand = {
+  name: "on demand",
+  setup({ onResolve }) {
+    onResolve({ filter: /\/lasting\.ts$/ }, ({ kind }) =>
+      kind === "dynamic-import" ? { path: "./plainsocket-upload.mjs", external: true } : undefined,
+    );
+  },
+};
 
 const own = ownNames();
 
@@ -35,7 +46,7 @@ await Promise.all(
       minify: true,
       format,
       target: es5 ? "es5" : "es2020",
-      ...(es5 ? { plugins: [toES5] } : { mangleProps: own }),
+      ...(es5 ? { plugins: [toES5] } : { plugins: [onDemand], mangleProps: own }),
       ...(es5 && !old && { tsconfigRaw: {} }), // no room for "use strict"
       ...(old && oldEngine),
       banner: { js: banner },

@@ -9,6 +9,7 @@ import ts from "typescript";
 const here = dirname(fileURLToPath(import.meta.url));
 const SOURCES = ["frames.ts", "framed.ts", "link.ts", "socket.ts", "http", "guard"];
 const SHARED = ["url", "protocols", "extensions", "plainsocket", "native"];
+const NEWER = ["duplex"]; // the engine's, which TypeScript does not describe yet
 const ENGINE = /^ +(?:readonly |get |set )*([A-Za-z_]\w*)\??[:(<]/gm; // a member in TypeScript's descriptions
 
 function membersIn(path) {
@@ -28,7 +29,7 @@ function membersIn(path) {
 
 /** A pattern of the names that may be shortened. */
 export function ownNames() {
-  const known = new Set(SHARED);
+  const known = new Set([...SHARED, ...NEWER]);
   const lib = resolve(here, "node_modules/typescript/lib");
   for (const file of readdirSync(lib).filter((name) => /^lib\.(dom|es)[\w.]*\.d\.ts$/.test(name))) {
     for (const [, name] of readFileSync(resolve(lib, file), "utf8").matchAll(ENGINE)) known.add(name);

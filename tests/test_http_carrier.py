@@ -11,6 +11,7 @@ import re
 import socket
 import struct
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -751,23 +752,149 @@ def test_up_answers_tell_how_far_the_stream_has_been_written() -> None:
         wait_until(lambda: page.written > 5000)
 
 
-@pytest.mark.slow
-def test_streaming_upload_is_acknowledged_in_the_stream() -> None:
-    with serving() as running, bare(running.port) as page, RawClient(running.port) as client:
-        assert page.session.flags & 1
-        page.next(OPENED)
-        client.send(
-            f"POST /echo HTTP/1.1\r\nHost: 127.0.0.1:{running.port}\r\n"
-            f"Origin: http://127.0.0.1:{running.port}\r\nTransfer-Encoding: chunked\r\n"
+# -- up requests that last -------------------------------------------------------------------------
+
+
+class Upload(RawClient):
+    """A request that lasts, by chunks."""
+
+    def __init__(self, page: Bare, *, offset: int = 0) -> None:
+        super().__init__(page.port)
+        self.send(
+            f"POST /echo HTTP/1.1\r\nHost: 127.0.0.1:{page.port}\r\n"
+            f"Origin: http://127.0.0.1:{page.port}\r\nTransfer-Encoding: chunked\r\n"
             "Content-Type: text/plain; plainsocket=1\r\n\r\n".encode()
         )
-        stream = data_records(1, b"\x81\5hello")
-        for chunk in (up_body(page.token, 0, b""), stream[:4], stream[4:]):
-            client.send(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-        assert page.next(DATA)[2] == b"\x81\5hello"  # before the upload has ended
-        assert int.from_bytes(page.next(ACK)[2], "big") == len(stream)
-        client.send(b"0\r\n\r\n")
-        assert client.receive_head().startswith("HTTP/1.1 204 ")
+        self.write(up_body(page.token, offset, b""))
+
+    def __enter__(self) -> Upload:
+        return self
+
+    def write(self, *chunks: bytes) -> None:
+        for chunk in chunks:
+            self.send(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+
+    def end(self) -> str:
+        self.send(b"0\r\n\r\n")
+        return self.receive_head()
+
+
+def wait_for_ack(page: Bare, offset: int, data: bytes = b"") -> None:
+    """Until the up stream is acknowledged so far, and that has come on the channel, no more."""
+    got, acknowledged = b"", -1
+    while acknowledged < offset or len(got) < len(data):
+        kind, _, payload = page.next()
+        if kind == DATA:
+            got += payload
+        elif kind == ACK:
+            acknowledged = int.from_bytes(payload, "big")
+    assert (acknowledged, got) == (offset, data)
+
+
+TEXT = b"\x81\5hello"
+HELLO = data_records(1, TEXT)
+
+
+@each_place
+def test_an_up_request_may_last(kind: str) -> None:
+    """It is acknowledged in the down stream: its head at once, and then what has come."""
+    with place(kind) as running, bare(running.port) as page:
+        if kind == "middleware":  # what reads requests there waits until there is much
+            assert page.session.flags == 0
+            return
+        assert page.session.flags == 1
+        with Upload(page) as upload:
+            wait_for_ack(page, 0)
+            upload.write(HELLO[:4], HELLO[4:])
+            wait_for_ack(page, len(HELLO), TEXT)
+            upload.write(HELLO)
+            wait_for_ack(page, 2 * len(HELLO), TEXT)
+            head = upload.end()
+            assert head.startswith("HTTP/1.1 204 ")
+            assert re.search(rf"(?im)^plainsocket: {2 * len(HELLO)} \d+\r$", head)
+
+
+def test_an_up_request_that_lasts_replies_together_with_its_acknowledgement() -> None:
+    with serving() as running, bare(running.port) as page, Upload(page) as upload:
+        wait_for_ack(page, 0)
+        upload.write(HELLO)
+        data = page.reply.read_some()
+        assert [kind for kind, _, _ in Records().feed(data)] == [ACK, DATA]
+
+
+def test_of_an_up_request_that_is_cut_the_bytes_that_came_count(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with serving() as running, bare(running.port) as page:
+        with Upload(page) as upload:
+            upload.write(HELLO, HELLO[:5])
+            wait_for_ack(page, len(HELLO) + 5, TEXT)
+        with Upload(page, offset=len(HELLO)) as upload:
+            upload.write(HELLO)
+            wait_for_ack(page, 2 * len(HELLO), TEXT)
+            assert upload.end().startswith("HTTP/1.1 204 ")
+    assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
+
+
+def test_an_up_request_that_lasts_may_begin_while_another_still_does() -> None:
+    """One that begins beyond what has come waits for the one before it."""
+    with serving() as running, bare(running.port) as page:
+        first, second = Upload(page), Upload(page, offset=len(HELLO))
+        with first, second:
+            second.write(HELLO)
+            first.write(HELLO)
+            wait_for_ack(page, 2 * len(HELLO), 2 * TEXT)
+            assert second.end().startswith("HTTP/1.1 204 ")
+            assert first.end().startswith("HTTP/1.1 204 ")
+
+
+def test_an_up_request_that_lasts_ends_with_its_session() -> None:
+    with serving() as running, bare(running.port) as page, Upload(page) as upload:
+        wait_for_ack(page, 0)
+        assert page.up(record(END, 0)).status == 204
+        assert upload.receive_head().startswith("HTTP/1.1 410 ")
+        upload.receive_rest()
+    with serving() as running, bare(running.port) as page, Upload(page) as upload:
+        upload.write(record(END, 0))  # by itself
+        assert upload.receive_head().startswith("HTTP/1.1 410 ")
+        upload.receive_rest()
+
+
+def test_an_up_request_that_lasts_does_not_hold_a_server_that_stops() -> None:
+    with (
+        serving_until_all_are_gone(stop_timeout=PATIENCE) as running,
+        bare(running.port) as page,
+        Upload(page) as upload,
+    ):
+        wait_for_ack(page, 0)
+        stopping = running.call(lambda: gevent.spawn(running.server.stop))
+        close = page.next(DATA)[2]
+        assert close[:4] == b"\x88\x14\x03\xe9"  # 1001
+        upload.write(data_records(1, close), record(END, 1))
+        assert upload.receive_head().startswith("HTTP/1.1 410 ")
+        upload.receive_rest()
+        begun = time.monotonic()
+        wait_until(lambda: stopping.dead)
+        assert time.monotonic() - begun < PATIENCE / 2  # stop_timeout would be longer
+
+
+def test_an_up_request_that_lasts_and_says_nothing_is_408() -> None:
+    with serving(body_timeout=0.2) as running, bare(running.port) as page, Upload(page) as upload:
+        assert upload.receive_head().startswith("HTTP/1.1 408 ")
+        upload.receive_rest()
+        page.say(b"the session goes on")
+        assert page.next(DATA)[2].endswith(b"goes on")
+
+
+def test_an_up_request_that_lasts_has_a_largest_size() -> None:
+    with serving(max_body_size=1000) as running, bare(running.port) as page:
+        assert page.session.largest == 1000
+        with Upload(page) as upload:
+            message = header(Opcode.BINARY, 900) + bytes(900)
+            upload.write(data_records(1, message))
+            wait_for_ack(page, len(data_records(1, message)), message)
+            upload.write(data_records(1, message))
+            assert upload.receive_head().startswith("HTTP/1.1 413 ")
 
 
 # -- ends ------------------------------------------------------------------------------------------

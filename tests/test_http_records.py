@@ -196,6 +196,19 @@ def test_records_of_the_session_go_first() -> None:
     assert kinds_and_channels(outbox.make(1000)) == [(Kind.CREDIT, 7), (Kind.DATA, 1)]
 
 
+def test_only_the_latest_acknowledgement_waits() -> None:
+    outbox = Outbox(1000)
+    for offset in range(10_000):
+        outbox.tell(offset)
+    assert RecordReader().feed(outbox.make(1000)) == [Record(Kind.ACK, 0, bytes(6) + b"\x27\x0f")]
+    assert outbox.make(1000) == b""
+    outbox.acknowledge(outbox.end)
+    for _ in range(1000):  # nor more of them than the window takes
+        outbox.tell(1)
+        outbox.make(1000)
+    assert outbox.end - outbox.acknowledged < 1000 + 32
+
+
 def test_control_frame_goes_before_frames_but_not_into_one() -> None:
     outbox = Outbox(1 << 20)
     one = source(outbox, 1, credit=3)

@@ -93,7 +93,9 @@ export class FramedLink implements Link, FrameEvents {
     let size = 0;
     while (this.unsent.length && this.unsent[0]!.end <= total) size += this.unsent.shift()!.size;
     if (size) this.events.onSent(size);
-    if (total >= this.closeEnd && !this.ended) this.timer ??= setTimeout(() => this.onEnd(false), CLOSE_TIMEOUT);
+    if (total >= this.closeEnd && !this.ended && !this.timer) {
+      this.timer = setTimeout(() => this.onEnd(false), CLOSE_TIMEOUT);
+    }
   }
 
   /** The pipe is at its end: by the peer, or because it failed. */

@@ -3,6 +3,7 @@
 import { makeGuarded } from "./guard/guard.ts";
 import { connect } from "./http/open.ts";
 import { shareConnections } from "./http/tabs.ts";
+import { streamUploads } from "./http/uploads.ts";
 import { carrierOf as carrierOfOurs } from "./interface.ts";
 import { makeWebSocket } from "./make.ts";
 
@@ -10,6 +11,7 @@ const native = globalThis.WebSocket as typeof globalThis.WebSocket | undefined;
 const forced = /[?&]carrier=(\w+)/.exec(import.meta.url)?.[1];
 
 shareConnections();
+streamUploads();
 
 export const HTTPWebSocket = makeWebSocket(connect);
 export const GuardedWebSocket = native ? /* @__PURE__ */ makeGuarded(native) : HTTPWebSocket;

@@ -29,6 +29,15 @@ class BodyError(OSError):
         self.reason: Final = reason
 
 
+class BodyCut(BodyError):
+    """The connection ended within it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            HTTPStatus.BAD_REQUEST, "The body can't be read: the connection ended within it."
+        )
+
+
 class Body:
     """`wsgi.input`. What pywsgi has instead waits for ever, and takes chunks that are none."""
 
@@ -147,7 +156,7 @@ class Body:
         self._left -= len(data)
         self._size += len(data)
         if not data:
-            raise _error(HTTPStatus.BAD_REQUEST, "the connection ended within it")
+            raise BodyCut
         if self._size > self._max_size:
             raise too_large(self._max_size)
         if not self._left:
@@ -158,7 +167,10 @@ class Body:
         return data
 
     def _read_chunk_line(self) -> None:
-        match = _CHUNK.fullmatch(self._file.readline(_MAX_LINE))
+        line = self._file.readline(_MAX_LINE)
+        if not line:
+            raise BodyCut
+        match = _CHUNK.fullmatch(line)
         if match is None:
             raise _error(HTTPStatus.BAD_REQUEST, "a chunk does not begin with its size")
         self._left = int(match[1], 16)

@@ -31,7 +31,7 @@ from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
-from .body import BodyError
+from .body import BodyCut, BodyError
 from .handshake import Refused
 from .listening import listen
 from .nodes import MACHINE_SIZE, Gone, Name, Node, Nodes
@@ -574,7 +574,7 @@ class _Body:
                 self._rest = self._link.receive()
             except OSError as error:
                 self.is_done = True
-                raise BodyError(HTTPStatus.BAD_REQUEST, "The body ended too early.") from error
+                raise BodyCut from error
             finally:
                 self._link.socket.settimeout(None)
             self.is_done = not self._rest

@@ -20,7 +20,7 @@ import gevent
 from gevent.event import AsyncResult
 from gevent.pool import Pool
 
-from .body import BodyError
+from .body import BodyCut, BodyError
 from .carriers import posts
 from .carriers.base import Receiver
 from .carriers.http import Channel, Conflict, Response, Session
@@ -127,6 +127,7 @@ class Sessions:
 
     def respond(self, host: Host, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a request of the carrier, as a WSGI application does."""
+        is_usual = False
         try:
             return self._respond(host, environ, start_response)
         except Refused as error:
@@ -137,7 +138,9 @@ class Sessions:
             refusal = Refused(HTTPStatus.BAD_REQUEST, f"Not a request of the http carrier: {error}")
         except BodyError as error:
             refusal = Refused(error.status, error.reason)
-        return self._refuse(host, environ, start_response, refusal)
+            is_usual = isinstance(error, BodyCut)  # pages and proxies go as they like
+        is_usual = is_usual or refusal.status in _USUAL
+        return self._refuse(host, environ, start_response, refusal, is_usual)
 
     def _respond(self, host: Host, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         version = posts.version_of(environ["CONTENT_TYPE"])
@@ -186,9 +189,12 @@ class Sessions:
             raise Refused(HTTPStatus.TOO_MANY_REQUESTS, "There are as many up requests already.")
         lasts = "CONTENT_LENGTH" not in environ
         session.uploads += 1
-        session.streaming += lasts
+        if lasts:
+            session.lasting.add(gevent.getcurrent())
         try:
             session.acknowledge(post.received)
+            if lasts:  # the first bytes too: so the page knows that they come as it sends them
+                session.tell_received()
             offset, data, size = post.offset, post.data, 0
             while data or (data := read(_PIECE)):
                 size += len(data)
@@ -199,9 +205,11 @@ class Sessions:
                 session.receive(offset, data)
                 offset += len(data)
                 data = b""
+                if lasts:
+                    session.tell_received()
         finally:
             session.uploads -= 1
-            session.streaming -= lasts
+            session.lasting.discard(gevent.getcurrent())
         gevent.sleep(0)  # the replies first: the page waits for them
         headers = _cors(environ, session.origin)
         start_response("204 No Content", [*headers, _NO_STORE, ("Plainsocket", session.tell())])
@@ -408,16 +416,23 @@ class Sessions:
         self.give_back_place(address)
         for nonce in session.nonces:
             self._opens.pop(nonce, None)
+        for upload in session.lasting:
+            gevent.get_hub().loop.run_callback(_end_upload, session, upload)
         if not self._sessions:
             self._on_empty()
 
     # -- answers ---------------------------------------------------------------------------------
 
     def _refuse(
-        self, host: Host, environ: dict[str, Any], start_response: Any, refused: Refused
+        self,
+        host: Host,
+        environ: dict[str, Any],
+        start_response: Any,
+        refused: Refused,
+        is_usual: bool,
     ) -> Iterable[bytes]:
         request = Request.from_environ(environ)
-        host.report_refusal(request, refused, is_usual=refused.status in _USUAL)
+        host.report_refusal(request, refused, is_usual=is_usual)
         headers = [pair for pair in refused.headers if pair[0].lower() not in _OF_THE_ANSWER]
         if refused.status != HTTPStatus.FORBIDDEN:  # then the Origin is an allowed one
             headers += _cors(environ, environ.get("HTTP_ORIGIN"))
@@ -591,6 +606,12 @@ class ChannelHost(Host):
             answer.body = [*written, *answer.body]
         if answer.status:
             opening.give(answer)
+
+
+def _end_upload(session: Session, upload: Any) -> None:
+    """In the hub: end a request that lasts, for its session is over."""
+    if upload in session.lasting:
+        upload.throw(BodyError(HTTPStatus.GONE, "The session is over."))
 
 
 def serve_by(application: Any) -> Serve:

@@ -2,6 +2,7 @@
 
 import { connect as connectByHTTP } from "../http/open.ts";
 import { shareConnections } from "../http/tabs.ts";
+import { streamUploads } from "../http/uploads.ts";
 import { attach, carrierOf, defineMembers } from "../interface.ts";
 import type { Plainsocket } from "../loader.ts";
 import { Socket } from "../socket.ts";
@@ -12,6 +13,7 @@ const { native } = plainsocket;
 const connect = native ? connectGuarded(native) : connectByHTTP;
 
 shareConnections();
+streamUploads();
 plainsocket.carrierOf = (socket) => carrierOf(socket) ?? "native";
 // From now on; the loader's own constructor is that of what has been made so far.
 if (native) globalThis.WebSocket = makeGuarded(native);

@@ -7,7 +7,7 @@ import type { Bytes } from "../engine.ts";
 import { inTask } from "../tasks.ts";
 import { isFinal, pause, post, readHead, Timer } from "./request.ts";
 import type { Session } from "./session.ts";
-import { counted, DOWN, number, readNumber, RecordReader } from "./wire.ts";
+import { DOWN, number, readNumber, RecordReader } from "./wire.ts";
 
 export const STREAM = 0;
 export const POLL = 1;
@@ -118,11 +118,11 @@ export class Downstream {
   }
 
   private async run(mine: number, request: AbortController, before: AbortController | undefined): Promise<void> {
-    const { url, token } = this.session;
+    const { url, terms } = this.session;
     const { mode } = this;
     const body = [
       number(DOWN, 1),
-      counted(token, 1),
+      terms.token,
       number(this.session.acknowledgeDown(), 8),
       number(mine, 4),
       number(mode, 1),
@@ -184,7 +184,7 @@ export class Downstream {
   }
 
   private watch(): void {
-    this.expect(this.mode === POLL ? POLL_SECONDS * 1000 + GRACE : this.session.heartbeat + GRACE);
+    this.expect(this.mode === POLL ? POLL_SECONDS * 1000 + GRACE : this.session.terms.heartbeat + GRACE);
   }
 
   /** Something has to come in that time, or while the session still lasts. */

@@ -74,7 +74,7 @@ async function open(host: Host, channel: Channel, offered: Session | undefined):
     requests.push(request);
     const body = [
       number(OPEN, 1),
-      counted(offered ? offered.token : new Uint8Array(0), 1),
+      offered ? offered.terms.token : number(0, 1),
       nonce,
       number(id, 4),
       number(mode, 1),
@@ -136,10 +136,11 @@ async function readTerms(body: ReadableStreamDefaultReader<Bytes>): Promise<{ te
   const at = 2 + head[1]!;
   return {
     terms: {
-      token: head.slice(2, at),
+      token: head.slice(1, at),
       heartbeat: readNumber(head, at, 4),
       reach: readNumber(head, at + 4, 4),
       largestBody: readNumber(head, at + 8, 4),
+      flags: head[at + 12]!,
     },
     rest: head.subarray(at + 21),
   };

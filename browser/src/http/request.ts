@@ -6,7 +6,8 @@ import type { Bytes } from "../engine.ts";
 // `fetch` copies the body at once, and new memory costs more than that.
 let space: Bytes = new Uint8Array(0);
 
-export function post(url: string, body: Bytes[], signal: AbortSignal | null, keepalive = false): Promise<Response> {
+/** Without a signal it may outlive the page. */
+export function post(url: string, body: Bytes[], signal?: AbortSignal): Promise<Response> {
   const size = sizeOf(body);
   if (size > space.length) space = new Uint8Array(size);
   return fetch(url, {
@@ -17,8 +18,8 @@ export function post(url: string, body: Bytes[], signal: AbortSignal | null, kee
     credentials: "include",
     redirect: "error",
     referrerPolicy: "no-referrer",
-    keepalive,
-    signal,
+    keepalive: !signal,
+    signal: signal!,
   });
 }
 

@@ -11,28 +11,39 @@ const ACKNOWLEDGE_TIME = 1000; // ms after which what was received is acknowledg
 
 /** What the server says of a session it has made. */
 export interface Terms {
-  token: Bytes;
+  token: Bytes; // behind its length
   heartbeat: number; // ms after which the server breaks its silence
   reach: number; // ms without a word after which a session is over
-  largestBody: number;
+  largestBody: number; // bytes
+  flags: number;
+}
+
+/** Requests that last and carry the up stream, where the browser and the way there have such. */
+export interface Uploads {
+  /** Send these bytes, if it can be done now; their answer is made of acknowledgements. */
+  send(from: number, body: Bytes[], signal: AbortSignal): Promise<Response> | undefined;
+  /** The server has told, in the down stream, that it has all below this offset. */
+  acknowledge(offset: number): void;
 }
 
 let follower: ((session: Session) => void) | undefined;
 
-/** Have one function called with each session, again when it has heard something or is over. */
+/** Have a function called with each session, again when it has heard something or is over. */
 export function follow(by: (session: Session) => void): void {
-  follower = by;
+  const before = follower;
+  follower = (session) => {
+    before?.(session);
+    by(session);
+  };
 }
 
 const latin1 = (bytes: Bytes): string => String.fromCharCode(...bytes);
 
 export class Session implements RecordEvents {
-  readonly token: Bytes;
-  readonly heartbeat: number;
   isOver = false;
   readonly down: Downstream;
+  uploads: Uploads | undefined;
   private readonly up: Upstream;
-  private readonly reach: number;
   private readonly channelsByNumber = new Map<number, Channel>();
   private lastNumber = 0;
   private lastHeard!: number;
@@ -40,13 +51,10 @@ export class Session implements RecordEvents {
 
   constructor(
     readonly url: string,
-    { token, heartbeat, reach, largestBody }: Terms,
+    readonly terms: Terms,
     private readonly onOver: (session: Session) => void,
   ) {
-    this.token = token;
-    this.heartbeat = heartbeat;
-    this.reach = reach;
-    this.up = new Upstream(this, largestBody - UP_HEAD - token.length);
+    this.up = new Upstream(this, terms.largestBody - UP_HEAD - terms.token.length);
     this.down = new Downstream(this);
     this.heard();
   }
@@ -123,7 +131,9 @@ export class Session implements RecordEvents {
     if (type === PING) {
       this.up.demand();
     } else if (type === ACK) {
-      this.up.acknowledge(readNumber(payload, 0, 8));
+      const offset = readNumber(payload, 0, 8);
+      this.up.acknowledge(offset);
+      this.uploads?.acknowledge(offset);
     } else if (type === END && !number) {
       this.endAll(false);
     } else if (type === CREDIT) {
@@ -140,7 +150,7 @@ export class Session implements RecordEvents {
 
   /** Until it has ended, in ms, if nothing is heard. */
   get timeLeft(): number {
-    return this.lastHeard + this.reach - performance.now();
+    return this.lastHeard + this.terms.reach - performance.now();
   }
 
   /** Whether nothing was heard for so long that it has ended; asked after each failure. */

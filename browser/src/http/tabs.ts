@@ -114,10 +114,15 @@ class Tab {
   }
 }
 
-/** Whether connections to a host carry many requests at a time, as far as the browser tells. */
-function isMultiplexed(origin: string): boolean {
+/** The protocols that a host has been spoken to by, as far as the browser tells. */
+export function protocols(origin: string): string {
   const entries = performance.getEntries() as PerformanceResourceTiming[];
-  return entries.some(({ name, nextHopProtocol }) => /^h[23]/.test(nextHopProtocol) && name.startsWith(origin));
+  return entries.map(({ name, nextHopProtocol }) => (name.startsWith(origin) ? nextHopProtocol : "")).join(" ");
+}
+
+/** Whether, by these, connections to it carry many requests at a time. */
+export function isMultiplexed(protocols: string): boolean {
+  return /h[23]/.test(protocols);
 }
 
 const tabs = new WeakMap<Session, Tab | undefined>();
@@ -130,7 +135,7 @@ function onSession(session: Session): void {
     tabs.get(session)?.onHeard();
   } else {
     const { origin } = new URL(session.url);
-    tabs.set(session, isMultiplexed(origin) ? undefined : new Tab(session, origin));
+    tabs.set(session, isMultiplexed(protocols(origin)) ? undefined : new Tab(session, origin));
   }
 }
 

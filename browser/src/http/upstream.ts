@@ -8,7 +8,7 @@ import type { Bytes } from "../engine.ts";
 import type { Channel } from "./channel.ts";
 import { isFinal, pause, post, Timer } from "./request.ts";
 import type { Session } from "./session.ts";
-import { counted, number, UP } from "./wire.ts";
+import { number, UP } from "./wire.ts";
 
 const MAX_REQUESTS = 2;
 const LEAST_BODY = 4096; // what is not taken in such pieces is not taken
@@ -101,7 +101,7 @@ export class Upstream {
     const from = this.end - this.acknowledged > KEEPALIVE / 2 ? this.next : this.acknowledged;
     this.fill(KEEPALIVE - (this.end - from));
     this.keep([last]);
-    void this.post(from, this.slice(from, this.end - from), null, true).catch(() => {});
+    void this.post(from, this.slice(from, this.end - from)).catch(() => {});
   }
 
   // -- sending -----------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ export class Upstream {
       if (isFinal(response.status)) this.session.fail();
       if (response.status === 204) {
         const [up, down] = (response.headers.get("Plainsocket") ?? "").split(" ").map(Number);
-        if (up! >= 0 && down! >= 0) {
+        if (up! + down! >= 0) {
           acknowledged = up!;
           this.session.onWritten(down!);
         }
@@ -189,10 +189,16 @@ export class Upstream {
     this.restart(pause(this.failures));
   }
 
-  private post(from: number, body: Bytes[], signal: AbortSignal | null, keepalive = false): Promise<Response> {
-    const { url, token } = this.session;
-    const head = [number(UP, 1), counted(token, 1), number(this.session.acknowledgeDown(), 8), number(from, 8)];
-    return post(url, [...head, ...body], signal, keepalive);
+  private post(from: number, body: Bytes[], signal?: AbortSignal): Promise<Response> {
+    const { session } = this;
+    return (
+      (signal && session.uploads?.send(from, body, signal)) ||
+      post(
+        session.url,
+        [number(UP, 1), session.terms.token, number(session.acknowledgeDown(), 8), number(from, 8), ...body],
+        signal,
+      )
+    );
   }
 
   // -- what is kept ------------------------------------------------------------------------------

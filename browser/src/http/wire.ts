@@ -16,8 +16,8 @@ export const PING = 5;
 
 export const RECORD_HEAD = 8;
 export const MAX_PAYLOAD = 16384;
-/** Bytes of an up request before its slice of the stream, without the token's own. */
-export const UP_HEAD = 18;
+/** Bytes of an up request before its slice of the stream, without the token and its length. */
+export const UP_HEAD = 17;
 
 /** A number as so many bytes, big-endian. */
 export function number(value: number, width: number): Bytes {

@@ -29,7 +29,6 @@ from .records import (
     RecordError,
     RecordReader,
     Source,
-    ack,
     credit,
     encode,
 )
@@ -39,8 +38,6 @@ _POLL_SIZE: Final = 1 << 20  # bytes of an answer to a poll
 _FIRST_CREDIT: Final = 256 * 1024
 _LEAST_CREDIT: Final = 64 * 1024
 _JOIN_BELOW: Final = 16 * 1024  # bytes: smaller pieces that wait are kept together
-_ACK_EVERY: Final = 256 * 1024  # bytes of a streaming upload
-_ACK_TIME: Final = 1.0  # seconds
 _IDLE_TIME: Final = 10.0  # seconds that a session without channels stays
 _GAP_TIME: Final = 10.0  # seconds that a request waits for the one that it overtook
 _STOP_TIME: Final = 3.0  # seconds that a page has to answer, once the server is stopping
@@ -286,10 +283,8 @@ class Session:
         """How far the up stream has come."""
         self.uploads = 0
         """Requests that are being read."""
-        self.streaming = 0
-        """Those of them that last."""
-        self._told = 0  # the offset that the client was told of last
-        self._told_at = 0.0
+        self.lasting: set[Any] = set()
+        """The greenlets of those of them that last."""
         self._gaps: set[Event] = set()
         self._to_deliver: dict[Channel, None] = {}
 
@@ -398,8 +393,6 @@ class Session:
         except RecordError:
             self.lose()
             raise
-        if self.streaming and self.received - self._told >= _ACK_EVERY:
-            self._acknowledge()
 
     def _take(self, record: Record) -> None:
         kind, number, payload = record
@@ -431,15 +424,13 @@ class Session:
                 channel.receive(None)
         self._finish()
 
-    def _acknowledge(self) -> None:
-        self.outbox.put(ack(self.received))
-        self._told = self.received
-        self._told_at = time.monotonic()
+    def tell_received(self) -> None:
+        """Acknowledge the up stream in the down stream, with what replies to it at once."""
+        self.outbox.tell(self.received)
         self.flush()
 
     def tell(self) -> str:
         """The value of the header of an answer to an up request."""
-        self._told = self.received
         return f"{self.received} {self.written}"
 
     def deliver_soon(self, channel: Channel) -> None:
@@ -542,8 +533,6 @@ class Session:
         if self.is_stopping and now - max(self._sign_of_life, self._stopped_at) >= _STOP_TIME:
             self.lose()
             return None
-        if self.streaming and self.received > self._told and now - self._told_at >= _ACK_TIME:
-            self._acknowledge()
         if self.response is not None:
             self.response.look(now)
         return now + self._look_interval

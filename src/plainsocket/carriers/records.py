@@ -285,6 +285,7 @@ class Outbox:
         self.ready: deque[Source] = deque()
         """Those that have something to send, in the order of their turns."""
         self._records: deque[bytes] = deque()  # that go before all turns
+        self._received: int | None = None  # offset that an ACK shall tell
         self.acknowledged = 0
         """Offset below which the peer has everything."""
         self.end = 0
@@ -297,11 +298,15 @@ class Outbox:
         """Send a record before what the channels have."""
         self._records.append(record)
 
+    def tell(self, received: int) -> None:
+        """Send an ACK with this offset of the other stream, in place of one that still waits."""
+        self._received = received
+
     @property
     def has_more(self) -> bool:
         """Whether there is something to make, and room for it."""
         has_room = self.end - self.acknowledged < self._window
-        return has_room and bool(self._records or self.ready)
+        return has_room and bool(self._records or self.ready or self._received is not None)
 
     def make(self, most: int) -> bytes:
         """The next bytes of the stream: about `most` at most; none if there are none, or the
@@ -310,6 +315,10 @@ class Outbox:
         pieces: list[bytes | memoryview] = []
         size = 0
         touched: list[Source] = []
+        if self._received is not None and most > 0:
+            pieces.append(ack(self._received))
+            size += len(pieces[-1])
+            self._received = None
         while self._records and size < most:
             pieces.append(self._records.popleft())
             size += len(pieces[-1])

@@ -1,0 +1,218 @@
+"""Uploads that stream, in real browsers through nginx with TLS and HTTP/2; and where there are
+none: other engines, HTTP/1.1, proxies that collect or refuse them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import conformance_server
+import plainsocket
+from browsers import Browser
+from proxies import nginx
+from serving import Running, serving, wait_until
+from test_browser_http import COUNTING, MODULE, Page, finish_counting
+from test_tls import server_context
+from wires import wire
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = pytest.mark.parametrize("engine", ["chromium"], indirect=True)
+
+# The page counts what it asks for: uploads that stream, those of them that have ended, and others.
+COUNTED = f"""<script>
+  window.asked = {{ streaming: 0, over: 0, whole: 0 }};
+  const own = window.fetch;
+  window.fetch = (url, options) => {{
+    asked[options.duplex ? "streaming" : "whole"]++;
+    const answer = own(url, options);
+    if (options.duplex) answer.catch(() => {{}}).then(() => asked.over++);
+    return answer;
+  }};
+  // By HTTP/1.1 too.
+  const pretended = [{{ name: location.href, nextHopProtocol: "h2" }}];
+  if (location.search) performance.getEntries = () => pretended;
+</script>{MODULE}"""
+
+TALK = """
+    for (let n = 0; n < messages; n++) {
+      const message = `${n} `.padEnd(size, "x");
+      socket.send(message);
+      const { data } = await came(socket, "message");
+      if (data !== message) return `${data.slice(0, 20)} of ${data.length}`;
+    }"""
+
+ends: list[int | None] = []
+"""The close codes of /echo."""
+
+
+def echo(ws: plainsocket.WebSocket) -> None:
+    try:
+        for message in ws:
+            ws.send(message)
+    finally:
+        ends.append(ws.close_code)
+
+
+@contextmanager
+def serving_pages(**options: Any) -> Iterator[Running]:
+    app = conformance_server.files(conformance_server.STATIC, pages={"page": COUNTED})
+    options |= {"stop_timeout": 1, "max_message_size": 4 << 20}
+    with serving({"/echo": echo}, app=app, **options) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    with serving_pages(trusted_proxies=["127.0.0.1"]) as running:
+        yield running
+
+
+@contextmanager
+def page_at(browser: Browser, port: int | None, query: str = "") -> Iterator[Page]:
+    """With an open socket."""
+    page = Page(browser, f"https://127.0.0.1:{port}/page{query}")
+    page.wait_for("window.HTTP")
+    page.run("window.socket = new HTTP('/echo'); await came(socket, 'open')")
+    yield page
+    browser.driver.get("about:blank")
+
+
+def talk(page: Page, messages: int = 20, size: int = 0) -> int:
+    """Messages there and back, one after another; returns how many requests of the usual sort that
+    took."""
+    before = page.value("asked.whole")
+    assert page.run(TALK, messages=messages, size=size) is None
+    return int(page.value("asked.whole") - before)
+
+
+def wait_for_upload(page: Page) -> None:
+    wait_until(lambda: talk(page) <= 2)  # an acknowledgement, and one that was under way
+
+
+def is_without(page: Page) -> bool:
+    return talk(page) >= 18  # what is sent while two are under way goes together
+
+
+@CHROMIUM
+def test_messages_go_by_one_request(browser: Browser, server: Running, tmp_path: Path) -> None:
+    with (
+        nginx(tmp_path, f"127.0.0.1:{server.port}") as proxy,
+        page_at(browser, proxy.tls_port) as page,
+    ):
+        wait_for_upload(page)
+        assert page.value("asked.streaming") <= 2  # a question, and what it was for
+        # Before it is too large another one takes over.
+        before = page.value("asked.streaming")
+        assert talk(page, 80, 30_000) <= 40
+        assert page.value("asked.streaming") >= before + 2
+        wait_until(lambda: page.value("asked.over >= asked.streaming - 1"))
+        # What is larger goes by a request of its own, and what is sent at once in order.
+        assert page.run(
+            """const got = [];
+            socket.onmessage = ({ data }) => got.push(data.length);
+            const sent = Array.from({ length: 60 }, (_, n) => n % 9 ? n : 300_000 + n);
+            sent.push(3_000_000, 7);
+            for (const size of sent) socket.send("x".repeat(size));
+            await wait(() => got.length === sent.length);
+            return got.join() === sent.join();"""
+        )
+        wait_for_upload(page)
+
+
+@CHROMIUM
+def test_a_page_that_leaves_says_so(browser: Browser, server: Running, tmp_path: Path) -> None:
+    with nginx(tmp_path, f"127.0.0.1:{server.port}") as proxy:
+        ends.clear()
+        with page_at(browser, proxy.tls_port) as page:
+            wait_for_upload(page)
+            assert ends == []
+        wait_until(lambda: ends == [1001])
+
+
+@CHROMIUM
+@pytest.mark.parametrize("where", ["before nginx", "behind it"])
+def test_what_is_cut_loses_nothing(
+    browser: Browser, server: Running, tmp_path: Path, where: str
+) -> None:
+    with wire(server.port) as behind, nginx(tmp_path, f"127.0.0.1:{behind.port}") as proxy:
+        assert proxy.tls_port is not None
+        with wire(proxy.tls_port) as before, page_at(browser, before.port) as page:
+            wait_for_upload(page)
+            page.run(COUNTING)
+            for number in range(6):
+                page.wait_for(f"count.got > {number * 200}")
+                (behind if where == "behind it" else before).cut()
+            assert finish_counting(page) > 1000
+
+
+@CHROMIUM
+def test_one_that_is_cut_now_and_then_is_used_again(
+    browser: Browser, server: Running, tmp_path: Path
+) -> None:
+    with nginx(tmp_path, f"127.0.0.1:{server.port}") as proxy:
+        assert proxy.tls_port is not None
+        with wire(proxy.tls_port) as before, page_at(browser, before.port) as page:
+            for _ in range(2):
+                wait_for_upload(page)
+                before.cut()
+            wait_for_upload(page)
+
+
+@CHROMIUM
+def test_a_proxy_that_collects_uploads(browser: Browser, server: Running, tmp_path: Path) -> None:
+    collecting = {"proxy_request_buffering off;": ""}
+    with (
+        nginx(tmp_path, f"127.0.0.1:{server.port}", **collecting) as proxy,
+        page_at(browser, proxy.tls_port) as page,
+    ):
+        assert is_without(page)  # nothing waits while it is found out
+        page.wait_for("asked.over")
+        assert is_without(page)
+        assert page.value("asked.streaming") == 1  # and it is known from then on
+
+
+@CHROMIUM
+def test_a_proxy_that_refuses_them_in_the_middle(
+    browser: Browser, server: Running, tmp_path: Path
+) -> None:
+    """413, sooner than is expected: what was not taken is sent again otherwise."""
+    small = {"client_max_body_size 5m;": "client_max_body_size 100k;"}
+    with (
+        nginx(tmp_path, f"127.0.0.1:{server.port}", **small) as proxy,
+        page_at(browser, proxy.tls_port) as page,
+    ):
+        wait_for_upload(page)
+        talk(page, 30, 10_000)
+        assert page.value("asked.over") > 1
+        wait_for_upload(page)  # they are smaller from then on
+        assert talk(page, 30, 10_000) <= 10
+
+
+@pytest.mark.parametrize("engine", ["firefox", "webkit"], indirect=True)
+def test_an_engine_without_them(browser: Browser, server: Running, tmp_path: Path) -> None:
+    with (
+        nginx(tmp_path, f"127.0.0.1:{server.port}") as proxy,
+        page_at(browser, proxy.tls_port) as page,
+    ):
+        protocol = "performance.getEntriesByType('navigation')[0].nextHopProtocol"
+        assert page.value(protocol) == "h2" or browser.engine == "webkit"  # which does not tell
+        for _ in range(3):
+            assert is_without(page)
+        assert page.value("asked.streaming") == 0
+
+
+@CHROMIUM
+def test_http_1_1_has_none(browser: Browser) -> None:
+    with serving_pages(ssl_context=server_context("127.0.0.1")) as server:
+        for query, asked in ("", 0), ("?it-seems-to-be-h2", 1):
+            with page_at(browser, server.port, query) as page:
+                for _ in range(3):
+                    assert is_without(page)
+                wait_until(lambda: page.value("asked.over") == asked)  # noqa: B023
+                assert is_without(page)
+                assert page.value("asked.streaming") == asked
