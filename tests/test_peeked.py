@@ -21,7 +21,7 @@ import plainsocket
 from plainsocket.frames import Opcode
 from plainsocket.handshake import PROBE, Precedents, accept, accept_key
 from plainsocket.head import HeadError, parse_head
-from plainsocket.peeked import PeekedRequest, read_request
+from plainsocket.peeked import Desk, PeekedRequest, Visit, read_visit
 from rawclient import RawClient, frame
 from serving import PATIENCE, Running, echo, serving, wait_until
 
@@ -240,26 +240,41 @@ def test_many_at_once() -> None:
             assert client.receive_head().startswith("HTTP/1.1 101 ")
 
 
+def read(data: bytes, desk: Desk) -> Visit | None:
+    return read_visit(desk, data, None, -1, None, 0.0)
+
+
+def a_desk(**options: Any) -> Desk:
+    return desk_of(plainsocket.Options(**options))
+
+
+def desk_of(options: plainsocket.Options, precedents: Precedents | None = None) -> Desk:
+    server: Any = None
+    return Desk(server, options, precedents or Precedents(options), dict)
+
+
 PLACES = [b"G%cT /a HTTP/1.1", b"GET %ca HTTP/1.1", b"GET /%c HTTP/1.1", b"GET /a HTTP/1.%c"]
 PLACES += [b"GET /a HTTP/1.1\r\n" + each for each in (b"n%cm: v", b"n: v%cl", b"n:%cv", b"n: v%c")]
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_plain_head_says_what_the_strict_reader_reads(place: bytes) -> None:
-    options = plainsocket.Options()
+    desk = a_desk()
     for byte in range(256):
         data = place % byte + b"\r\nHost: x\r\nUpgrade: WebSocket\r\n\r\n"
-        request = read_request(data + data, None, options, dict)
+        visit = read(data + data, desk)
         try:
             head = parse_head(data, max_headers=100)
         except HeadError:
-            assert request is None
+            assert visit is None
             continue
         if head.method != "GET" or head.version != "HTTP/1.1":
-            assert request is None
+            assert visit is None
             continue
+        assert visit is not None
+        request = visit.request
         assert request is not None
-        assert request.size == len(data)
+        assert request.kept.head == data
         assert request.headers == {name: v for name, v in head.fields.items() if "_" not in name}
         assert request.query == head.query
         assert request.path == unquote(head.path, errors="replace")
@@ -278,11 +293,11 @@ def test_a_plain_head_says_what_the_strict_reader_reads(place: bytes) -> None:
 )
 def test_what_is_not_plain_is_left_to_pywsgi(line: bytes) -> None:
     data = REQUEST[:-2] + line + b"\r\n\r\n"
-    assert read_request(data, None, plainsocket.Options(), dict) is None
+    assert read(data, a_desk()) is None
     for size in range(len(REQUEST)):
-        assert read_request(REQUEST[:size], None, plainsocket.Options(), dict) is None
-    assert read_request(REQUEST, None, plainsocket.Options(max_head_size=100), dict) is None
-    assert read_request(REQUEST, None, plainsocket.Options(max_headers=5), dict) is None
+        assert read(REQUEST[:size], a_desk()) is None
+    assert read(REQUEST, a_desk(max_head_size=100)) is None
+    assert read(REQUEST, a_desk(max_headers=5)) is None
 
 
 # -- what was accepted before --------------------------------------------------------------------
@@ -310,24 +325,24 @@ def plain_head(changes: dict[str, str | None] | None = None, more: str = "") -> 
 
 def judge(data: bytes, options: plainsocket.Options, precedents: Precedents) -> Any:
     """How a request is answered: by a head, a status, or pywsgi; and what is known of it."""
-    request = read_request(data, None, options, dict, precedents)
-    if request is None:
+    visit = read(data, desk_of(options, precedents))
+    if visit is None:
         return None
-    answer = request.answer
+    request, answer = visit.request or visit.kept.read(), visit.answer
     if answer is None:
         try:
             accepted = accept(request, options)
         except plainsocket.Refused as refused:
             return refused.status
         answer = accepted.head
-        if request.said is not None:
-            precedents.add(request.said, request, accepted)
+        if visit.said is not None:
+            precedents.add(visit.said, request, accepted)
     return answer, request.subprotocol, request.compression, request.path, request.headers
 
 
 def is_known(data: bytes, options: plainsocket.Options, precedents: Precedents) -> bool:
-    request = read_request(data, None, options, dict, precedents)
-    return request is not None and request.answer is not None
+    visit = read(data, desk_of(options, precedents))
+    return visit is not None and visit.answer is not None
 
 
 def test_only_the_key_may_differ_from_what_is_known() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from gevent import get_hub
@@ -18,10 +17,9 @@ from gevent import get_hub
 from .carriers import calls
 from .carriers.descriptor import Descriptor
 from .draining import IdleConnections
-from .handshake import Precedents
-from .options import Options
-from .peeked import PEEK_SIZE, PeekedRequest, read_request
+from .peeked import PEEK_SIZE, Desk, read_visit
 from .timers import TimerWheel
+from .workers import Workers
 
 _MOST_ACCEPTED: Final = 64  # connections in a row, before the loop's other events have their turn
 _READ: Final = 1  # libev's event bit
@@ -40,13 +38,9 @@ class House(Protocol):
     def forget(self, arrival: Arrival) -> None:
         """It is waited for no longer."""
 
-    def serve_request(
-        self, sock: Any, address: Any, deadline: float, request: PeekedRequest
-    ) -> None:
-        """Take a connection over whose request has been peeked at."""
-
     def serve_unread(self, sock: Any, address: Any, deadline: float) -> None:
-        """Take any other over. Its first head is to be there by `deadline`."""
+        """Take a connection over whose request is no plain one for a WebSocket. Its first head is
+        to be there by `deadline`."""
 
     def turn_away(self, sock: Any, address: Any) -> None:
         """Take one over for which there is no room."""
@@ -55,94 +49,118 @@ class House(Protocol):
 class Entrance:
     """Accepts connections and waits for what they say first."""
 
-    def __init__(
-        self,
-        house: House,
-        options: Options,
-        idle: IdleConnections,
-        make_environ: Callable[[], dict[str, Any]],
-    ) -> None:
-        """`make_environ` makes what is the same in the environ of all requests."""
+    def __init__(self, house: House, desk: Desk, workers: Workers, idle: IdleConnections) -> None:
+        """`workers` serve the plain requests for WebSockets."""
         self.house = house
-        self.options = options
+        self.desk = desk
+        self.workers = workers
         self.idle = idle
-        self.make_environ = make_environ
-        self.precedents = Precedents(options)
         self.timers = TimerWheel.of_hub()
-        self._hub = get_hub()
-        self._batch_time = options.batch_time
-        self._timeout = options.handshake_timeout
+        self.hub = get_hub()
+        self._batch_time = desk.options.batch_time
+        self._timeout = desk.options.handshake_timeout
 
     def accept(self, listener: Any) -> None:
         """Accept who waits at `listener`, a non-blocking socket. Raises OSError."""
         end = calls.monotonic() + self._batch_time
         family, kind, proto = listener.family, listener.type, listener.proto
+        listening = listener.fileno()
         for _ in range(_MOST_ACCEPTED):
+            peer, address = -1, None
             if family == _AF_INET:
-                accepted = calls.accept(listener.fileno())
-                if accepted is None:
+                fd = calls.accept(listening)
+                if fd < 0:
                     return
-                fd, address = accepted
+                peer = calls.peer()
             else:  # whose addresses Python knows best
                 try:
                     fd, address = listener._accept()
                 except BlockingIOError:
                     return
                 os.set_blocking(fd, False)
-            sock = Descriptor(fd, family, kind, proto)
             now = calls.monotonic()
-            self.receive(sock, address, now + self._timeout)
+            self._receive(Descriptor(fd, family, kind, proto), peer, address, now + self._timeout)
             if now > end:
                 return
 
     def receive(self, sock: Any, address: Any, deadline: float) -> None:
         """Wait for the first bytes on a non-blocking socket, until `deadline`."""
-        arrival = Arrival(self, sock, address, deadline)
+        self._receive(sock, -1, address, deadline)
+
+    def _receive(self, sock: Any, peer: int, address: Any, deadline: float) -> None:
+        """`peer` and `address` are those of `Kept`."""
         try:
-            if self.house.has_room():
-                arrival.look()
-            else:
-                self.house.turn_away(sock, address)
+            if not self.house.has_room():
+                self.house.turn_away(sock, _address(peer, address))
+            elif not self.look(sock, peer, address, deadline):
+                Arrival(self, sock, peer, address, deadline).wait()
         except BaseException:  # noqa: BLE001 - the hub tells what ends the program
-            arrival.abort()
-            self._hub.handle_error(self, *sys.exc_info())
+            sock.close()
+            self.hub.handle_error(self, *sys.exc_info())
 
-
-class Arrival:
-    """A connection whose first bytes are waited for."""
-
-    __slots__ = ("_address", "_deadline", "_entrance", "_socket", "_watcher", "timer_slot")
-
-    def __init__(self, entrance: Entrance, sock: Any, address: Any, deadline: float) -> None:
-        self._entrance = entrance
-        self._socket = sock
-        self._address = address
-        self._deadline = deadline
-        self._watcher: Any = None
-        self.timer_slot = 0
-
-    def look(self) -> None:
-        """Serve it, or go on waiting."""
-        entrance, sock = self._entrance, self._socket
+    def look(self, sock: Any, peer: int, address: Any, deadline: float) -> bool:
+        """Serve it, if it has said something, and return whether it has."""
         try:
             data = calls.peek(sock.fileno(), PEEK_SIZE)
         except OSError:
             data = b""
         if data is None:
-            if self._watcher is None:
-                self._wait()
-            return
-        self._stop_waiting()
+            return False
         if not data:
             sock.close()
-            return
-        request = read_request(
-            data, self._address, entrance.options, entrance.make_environ, entrance.precedents
-        )
-        if request is not None:
-            entrance.house.serve_request(sock, self._address, self._deadline, request)
+            return True
+        visit = read_visit(self.desk, data, sock, peer, address, deadline)
+        if visit is not None:
+            self.workers.start(visit)
         else:
-            entrance.house.serve_unread(sock, self._address, self._deadline)
+            self.house.serve_unread(sock, _address(peer, address), deadline)
+        return True
+
+
+def _address(peer: int, address: Any) -> Any:
+    return calls.ipv4_address(peer) if peer >= 0 else address
+
+
+class Arrival:
+    """A connection whose first bytes are waited for."""
+
+    __slots__ = (
+        "_address",
+        "_deadline",
+        "_entrance",
+        "_peer",
+        "_socket",
+        "_watcher",
+        "timer_slot",
+    )
+
+    def __init__(
+        self, entrance: Entrance, sock: Any, peer: int, address: Any, deadline: float
+    ) -> None:
+        self._entrance = entrance
+        self._socket = sock
+        self._peer = peer
+        self._address = address
+        self._deadline = deadline
+        self._watcher: Any = None
+        self.timer_slot = 0
+
+    def wait(self) -> None:
+        entrance = self._entrance
+        self._watcher = entrance.hub.loop.io(self._socket.fileno(), _READ)
+        self._watcher.start(self._look)
+        entrance.timers.set(self, self._deadline)
+        entrance.idle.add(self._socket, is_fresh=True)
+        entrance.house.keep(self)
+
+    def _look(self) -> None:
+        self._stop_waiting()
+        try:
+            if not self._entrance.look(self._socket, self._peer, self._address, self._deadline):
+                self.wait()
+        except BaseException:
+            self._socket.close()
+            raise
 
     def on_timer(self, _now: float) -> float | None:
         """Nothing came in time."""
@@ -154,20 +172,10 @@ class Arrival:
         self._stop_waiting()
         self._socket.close()
 
-    def _wait(self) -> None:
-        entrance = self._entrance
-        self._watcher = get_hub().loop.io(self._socket.fileno(), _READ)
-        self._watcher.start(self.look)
-        entrance.timers.set(self, self._deadline)
-        entrance.idle.add(self._socket, is_fresh=True)
-        entrance.house.keep(self)
-
     def _stop_waiting(self) -> None:
-        if self._watcher is not None:
-            self._watcher.stop()
-            self._watcher.close()
-            self._watcher = None
-            entrance = self._entrance
-            entrance.timers.cancel(self)
-            entrance.idle.discard(self._socket)
-            entrance.house.forget(self)
+        self._watcher.stop()
+        self._watcher.close()
+        entrance = self._entrance
+        entrance.timers.cancel(self)
+        entrance.idle.discard(self._socket)
+        entrance.house.forget(self)

@@ -11,7 +11,7 @@ import select
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import gevent
 import gevent.socket
@@ -44,7 +44,7 @@ class Host:
     __slots__ = ()
 
     options = Options()
-    environ: dict[str, Any]
+    environ = cast("dict[str, Any]", None)  # those that use it have one
 
     @property
     def client_name(self) -> str:
@@ -96,9 +96,13 @@ class Host:
         try:
             websocket.finish(code, reason)
         finally:
-            self.environ.pop("wsgi.websocket", None)  # or the two would keep each other alive
             if logger.isEnabledFor(logging.INFO) or self.options.observer is not None:
                 report_end(websocket, self.client_name, self.options)
+            self.let_go(websocket)
+
+    def let_go(self, websocket: WebSocket) -> None:
+        """It is over."""
+        self.environ.pop("wsgi.websocket", None)  # or the two would keep each other alive
 
     def report_refusal(self, request: Request, refused: Refused, *, is_usual: bool = False) -> None:
         """Log a refusal, and tell the observer; `is_usual`: it happens when all is well, too."""

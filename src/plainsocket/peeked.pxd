@@ -1,8 +1,39 @@
 from plainsocket cimport lines
-from plainsocket.handshake cimport Precedent, Precedents
 from plainsocket.carriers cimport calls
+from plainsocket.handshake cimport Precedent, Precedents
+from plainsocket.routed cimport Routed
+
+cdef class Desk:
+    cdef readonly object make_environ
+    cdef readonly object options
+    cdef readonly Precedents precedents
+    cdef readonly object server
+
+cdef class Kept:
+    cdef readonly object _address
+    cdef readonly long long _peer
+    cdef readonly object compression
+    cdef readonly Desk desk
+    cdef readonly bytes head
+    cdef readonly object subprotocol
+
+cdef class Visit(Routed):
+    cdef readonly double _deadline
+    cdef readonly Desk _desk
+    cdef readonly Kept kept
+    cdef readonly object _socket
+    cdef readonly bytes answer
+    cdef readonly str path
+    cdef readonly object request
+    cdef readonly bytes said
+
+    cpdef run(self)
+    cdef _read(self)
+    cdef _start(self, websocket, bytes head)
+    cdef _take_socket(self)
 
 cdef tuple _read_plain(bytes data, options)
 cdef tuple _read_any(bytes data, options)
+cdef str _decoded(str path)
 
-cpdef read_request(bytes data, address, options, make_environ, Precedents precedents=*)
+cpdef read_visit(Desk desk, bytes data, sock, long long peer, address, double deadline)

@@ -19,7 +19,7 @@ import gevent
 from . import lines
 from .carriers import calls
 from .endpoint import is_endpoint
-from .handshake import Accepted, Precedents, Refused, Request
+from .handshake import Accepted, Precedent, Precedents, Refused, Request
 from .head import Head, HeadError, find_end, is_authority, parse_head
 from .opening import address_name, believe_proxies, gevent_socket, refusal_headers
 from .options import Options
@@ -32,14 +32,59 @@ if TYPE_CHECKING:
 PEEK_SIZE: Final = 8192  # bytes: a head that is longer is no plain one
 
 
-class PeekedRequest(Request):
-    """A request of which only the head's bytes are kept.
+class Desk:
+    """What the requests of one server are read by."""
+
+    __slots__ = ("make_environ", "options", "precedents", "server")
+
+    def __init__(
+        self,
+        server: HTTPServer,
+        options: Options,
+        precedents: Precedents,
+        make_environ: Callable[[], dict[str, Any]],
+    ) -> None:
+        """`make_environ` makes what is the same in the environ of all requests."""
+        self.server = server
+        self.options = options
+        self.make_environ = make_environ
+        self.precedents = precedents
+
+
+class Kept:
+    """What is kept of a request: its head's bytes.
 
     They are read again where somebody asks: what they say would take ten times their memory for
     as long as the connection lasts.
     """
 
-    __slots__ = ("_address", "_data", "_make_environ", "_options", "_path", "answer", "said")
+    __slots__ = ("_address", "_peer", "compression", "desk", "head", "subprotocol")
+
+    def __init__(
+        self, desk: Desk, head: bytes, peer: int, address: Any, precedent: Precedent | None
+    ) -> None:
+        """`peer` is the client's address as `calls.peer` tells it, or -1: then it is `address`."""
+        self.desk = desk
+        self.head = head
+        self._peer = peer
+        self._address = address
+        self.subprotocol = None if precedent is None else precedent.subprotocol
+        self.compression = None if precedent is None else precedent.compression
+
+    @property
+    def address(self) -> Any:
+        """The peer's: host and port; or what a Unix socket has."""
+        return calls.ipv4_address(self._peer) if self._peer >= 0 else self._address
+
+    def read(self) -> PeekedRequest:
+        """The request."""
+        return PeekedRequest(self, None, None)
+
+
+class PeekedRequest(Request):
+    """A request of which only the head's bytes are kept."""
+
+    __slots__ = ("_path", "kept")
 
     # The slots that Request has for what are properties here.
     _context: Any = vars(Request)["context"]
@@ -47,61 +92,37 @@ class PeekedRequest(Request):
     _headers: Any = vars(Request)["headers"]
     _response_headers: Any = vars(Request)["response_headers"]
 
-    def __init__(
-        self,
-        data: bytes,
-        path: str,
-        headers: dict[str, str] | None,
-        address: Any,
-        options: Options,
-        make_environ: Callable[[], dict[str, Any]],
-    ) -> None:
-        """`headers`: None where they have not been read. `make_environ` makes what is the same in
-        the environ of all requests."""
+    def __init__(self, kept: Kept, path: str | None, headers: dict[str, str] | None) -> None:
+        """`path` and `headers`: None where they have not been read."""
         self.method = "GET"
         self.version = "HTTP/1.1"
-        self.subprotocol = None
-        self.compression = None
-        self.answer: bytes | None = None
-        """The head of the 101, where one like it has been accepted before."""
-        self.said: bytes | None = None
-        """What to remember it by, where it is accepted."""
+        self.subprotocol = kept.subprotocol
+        self.compression = kept.compression
         self._context = None
         self._response_headers = None
-        self._data = data
-        """The head; and behind it, once the handshake is done, host and port of the client."""
+        self.kept = kept
         self._headers = headers
-        self._address = address
-        self._options = options
-        self._make_environ = make_environ
         self._environ = None
-        self._path: str | None = _decoded(path)
+        self._path = path
 
     def read_head(self) -> Head:
         """What the head's bytes say."""
-        return parse_head(self._data[: self.size], max_headers=self._options.max_headers)
-
-    @property
-    def size(self) -> int:
-        """Bytes of the head."""
-        return self._data.rindex(_END) + len(_END)
+        return parse_head(self.kept.head, max_headers=self._options.max_headers)
 
     def forget(self) -> None:
         """The handshake is done: the bytes will do."""
-        self._headers = self._path = self.answer = self.said = None
+        self._headers = self._path = None
         if not self._response_headers:
             self._response_headers = None
-        if isinstance(self._address, tuple):
-            self._data += f"{self._address[0]} {self._address[1]}".encode()
-            self._address = None
+
+    @property
+    def _options(self) -> Options:
+        return self.kept.desk.options
 
     @property
     def address(self) -> Any:
         """The peer's: host and port; or what a Unix socket has."""
-        if self._address is not None:
-            return self._address
-        host, _, port = self._data[self.size :].decode().rpartition(" ")
-        return host, int(port)
+        return self.kept.address
 
     @property
     def client(self) -> Any:
@@ -154,14 +175,13 @@ class PeekedRequest(Request):
     def remote_address(self) -> str | None:
         if self._options.trusted_proxies:
             return super().remote_address
-        if self._address is None:
-            return self._data[self.size :].rpartition(b" ")[0].decode()
-        return self._address[0] if isinstance(self._address, tuple) else None
+        address = self.address
+        return address[0] if isinstance(address, tuple) else None
 
     def _build_environ(self) -> dict[str, Any]:
         """As pywsgi does for the same request."""
         head = self.read_head()
-        environ = self._make_environ()
+        environ = self.kept.desk.make_environ()
         environ["REQUEST_METHOD"] = head.method
         environ["SCRIPT_NAME"] = ""
         environ["PATH_INFO"] = unquote_to_bytes(head.path).decode("latin-1")
@@ -189,45 +209,40 @@ class PeekedRequest(Request):
         return environ
 
 
-_END: Final = b"\r\n\r\n"
-
-
 def _decoded(path: str) -> str:
     return unquote_to_bytes(path).decode(errors="replace") if "%" in path else path
 
 
-def read_request(
-    data: bytes,
-    address: Any,
-    options: Options,
-    make_environ: Callable[[], dict[str, Any]],
-    precedents: Precedents | None = None,
-) -> PeekedRequest | None:
-    """The request at the beginning of `data`, if it is a plain one for a WebSocket.
+def read_visit(
+    desk: Desk, data: bytes, sock: Any, peer: int, address: Any, deadline: float
+) -> Visit | None:
+    """What serves the request at the beginning of `data`, if it is a plain one for a WebSocket.
 
-    If one that says the same as a known one, it has its `answer`.
+    `peer` and `address` are those of `Kept`. The first head is to be there by `deadline`.
     """
     if not data.startswith(b"GET "):
         return None
+    options, precedents = desk.options, desk.precedents
     said = None
-    if precedents is not None and precedents.are_kept:
+    if precedents.are_kept:
         cut = lines.cut_upgrade(data, options.max_headers)
         if cut is not None and cut[0] <= options.max_head_size:
             size, path, accept, said = cut
             found = precedents.find(said)
             if found is not None:
-                request = PeekedRequest(data[:size], path, None, address, options, make_environ)
-                request.answer = found.head(accept)
-                request.subprotocol = found.subprotocol
-                request.compression = found.compression
-                return request
+                kept = Kept(desk, data[:size], peer, address, found)
+                visit = Visit(desk, sock, deadline, kept, _decoded(path))
+                visit.answer = found.head(accept)
+                return visit
     read = _read_plain(data, options) or _read_any(data, options)
     if read is None or read[2].get("upgrade", "").lower() != "websocket":
         return None
     size, path, fields = read
-    request = PeekedRequest(data[:size], path, fields, address, options, make_environ)
-    request.said = said
-    return request
+    kept = Kept(desk, data[:size], peer, address, None)
+    visit = Visit(desk, sock, deadline, kept, _decoded(path))
+    visit.said = said
+    visit.request = PeekedRequest(kept, visit.path, fields)
+    return visit
 
 
 def _read_plain(data: bytes, options: Options) -> tuple[int, str, dict[str, str]] | None:
@@ -268,41 +283,55 @@ def _without_underscore(head: Head) -> dict[str, str]:
     return {name: value for name, value in head.fields.items() if "_" not in name}
 
 
-class PeekedHost(Routed):
+class Visit(Routed):
     """Serves a request that was peeked at, without pywsgi."""
 
-    __slots__ = ("_deadline", "_request", "_socket", "options")
+    __slots__ = (
+        "_deadline",
+        "_desk",
+        "_socket",
+        "answer",
+        "kept",
+        "path",
+        "request",
+        "said",
+    )
 
-    def __init__(
-        self, server: HTTPServer, sock: Any, deadline: float, request: PeekedRequest
-    ) -> None:
-        self.server = server
-        self.options = server.owner.options
-        self.reserved = None
+    def __init__(self, desk: Desk, sock: Any, deadline: float, kept: Kept, path: str) -> None:
+        self._desk = desk
         self._socket = sock
         self._deadline = deadline
-        self._request = request
+        self.kept = kept
+        self.path = path
+        self.request: PeekedRequest | None = None
+        """Where all of it has been read."""
+        self.answer: bytes | None = None
+        """The head of the 101, where a request like it has been accepted before."""
+        self.said: bytes | None = None
+        """What to remember it by, where it is accepted."""
+        self.reserved = None
 
     def run(self) -> None:
         """Answer the request, and serve its WebSocket; but what has no handler is pywsgi's."""
-        request = self._request
+        server = self.server
         try:
-            handler = self.server.owner.handler_of(request)
+            handler = server.owner.handler_at(self.path)
             if handler is None:
                 sock, self._socket = self._socket, None
-                self.server.serve_by_pywsgi(sock, request.address, self._deadline)
+                server.serve_by_pywsgi(sock, self.kept.address, self._deadline)
                 return
-            self.reserve_address(request)
-            if request.answer is None:
-                self.server.serve_websocket(self, handler, request)
-            elif is_endpoint(handler):
-                websocket = self.new_websocket(request)
-                runner = self.server.new_runner(handler, websocket)
-                self._start(websocket, request.answer)
+            if self.options.max_connections_per_address is not None:
+                self.reserve_address(self._read())
+            if self.answer is None:
+                server.serve_websocket(self, handler, self._read())
+                return
+            websocket = WebSocket(self.options, self.kept)
+            if is_endpoint(handler):
+                runner = server.new_runner(handler, websocket)
+                self._start(websocket, self.answer)
                 websocket.start_endpoint(runner)
             else:
-                websocket = self.new_websocket(request)
-                self._start(websocket, request.answer)
+                self._start(websocket, self.answer)
                 self.run_handler(websocket, handler)
         except Refused as refused:
             self.refuse(refused)
@@ -312,54 +341,66 @@ class PeekedHost(Routed):
             elif not isinstance(error, ConnectionError):  # or it is just gone
                 raise
         finally:
-            self.release_address()
-            self.close()
+            if self.reserved is not None:
+                self.release_address()
+            if self._socket is not None:
+                self._socket.close()
+
+    @property
+    def server(self) -> HTTPServer:  # type: ignore[override]
+        return self._desk.server
+
+    @property
+    def options(self) -> Options:  # type: ignore[override]
+        return self._desk.options
 
     @property
     def client_name(self) -> str:
-        return address_name(self._request.client)
+        return address_name(self._read().client)
 
     @property
     def is_open(self) -> bool:
         """Whether the connection has been taken over, or answered."""
         return self._socket is None
 
-    @property
-    def environ(self) -> dict[str, Any]:  # type: ignore[override]
-        return {}  # nothing that this class does needs one to be built
+    def let_go(self, websocket: WebSocket) -> None:
+        self.server.owner.remove(websocket)  # and nothing else knows of it
 
     def open_websocket(self, websocket: WebSocket, accepted: Accepted) -> None:
-        request = self._request
-        if request.said is not None:
-            self.server.precedents.add(request.said, request, accepted)
+        request = self._read()
+        if self.said is not None:
+            self._desk.precedents.add(self.said, request, accepted)
         self._start(websocket, accepted.head)
+        request.forget()  # at last: what has been asked of it until here is still at hand
+
+    def _read(self) -> PeekedRequest:
+        """The request, all of it."""
+        if self.request is None:
+            self.request = self.kept.read()
+        return self.request
 
     def _start(self, websocket: WebSocket, head: bytes) -> None:
         websocket.start(self._take_socket(), head=head)
-        self.observe_opening(websocket)
+        if self.options.observer is not None:
+            self.observe_opening(websocket)
         self.enter(websocket)
-        self._request.forget()  # at last: what has been asked of it until here is still at hand
+        self.answer = self.said = None  # not to be kept as long as the connection lasts
 
     def refuse(self, refused: Refused) -> None:
         """Answer with a refusal, and log it."""
-        self.report_refusal(self._request, refused)
+        self.report_refusal(self._read(), refused)
         headers = "".join(f"{name}: {value}\r\n" for name, value in refusal_headers(refused))
         self._answer(f"{refused.status_line}\r\n{headers}", refused.body)
 
     def fail(self) -> None:
         """In an `except` block: answer 500 for an error that is the server's own."""
-        gevent.get_hub().handle_error((self.client_name, self._request.path), *sys.exc_info())
+        gevent.get_hub().handle_error((self.client_name, self.path), *sys.exc_info())
         self.observe_refusal(500)
         self._answer(
             "500 Internal Server Error\r\nConnection: close\r\nContent-Type: text/plain\r\n"
             "Content-Length: 21\r\n",
             "Internal Server Error",
         )
-
-    def close(self) -> None:
-        """Close the connection, unless it has been taken over."""
-        if self._socket is not None:
-            self._socket.close()
 
     def _answer(self, head: str, body: str) -> None:
         sock = gevent_socket(self._take_socket())
@@ -372,5 +413,5 @@ class PeekedHost(Routed):
     def _take_socket(self) -> Any:
         """Read from the socket what was only peeked at, and not a byte more."""
         sock, self._socket = self._socket, None
-        calls.skip(sock.fileno(), self._request.size)
+        calls.skip(sock.fileno(), len(self.kept.head))
         return sock

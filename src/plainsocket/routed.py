@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from .frames import CloseCode
 from .handshake import Accepted, Request
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 class Routed(Host):
     """Keeps a Server's books of who is there."""
 
-    __slots__ = ("reserved", "server")
+    __slots__ = ("reserved",)
 
-    server: HTTPServer
-    reserved: str | None
-    """The address that is counted until its WebSocket is open."""
+    server = cast("HTTPServer", None)  # those that inherit this have one
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.reserved: str | None = None
+        """The address that is counted until its WebSocket is open."""
 
     def reserve_address(self, request: Request) -> None:
         """Count the client from now on: until it is open, others could pass the limit with it."""
@@ -44,8 +47,6 @@ class Routed(Host):
         if self.server.closed:
             websocket.close(CloseCode.GOING_AWAY, "server is stopping")
 
-    def end_websocket(self, websocket: WebSocket, code: int, reason: str) -> None:
-        try:
-            super().end_websocket(websocket, code, reason)
-        finally:
-            self.server.owner.remove(websocket)
+    def let_go(self, websocket: WebSocket) -> None:
+        super().let_go(websocket)
+        self.server.owner.remove(websocket)

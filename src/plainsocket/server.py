@@ -31,7 +31,7 @@ from .entrance import Arrival, Entrance
 from .forwarded import ProxyError, TrustedProxies, read_proxy_header
 from .frames import CloseCode
 from .handler import WebSocketHandler
-from .handshake import Refused, Request, accept, printable, upgrade_required
+from .handshake import Precedents, Refused, Request, accept, printable, upgrade_required
 from .listening import address_of, adopt, listen
 from .opening import (
     Host,
@@ -43,7 +43,7 @@ from .opening import (
     report_end,
 )
 from .options import Options
-from .peeked import PeekedHost, PeekedRequest
+from .peeked import Desk
 from .routed import Routed
 from .websocket import Handler, WebSocket
 from .workers import Workers
@@ -118,18 +118,21 @@ class Server:
         self._stopping = Event()
         self.connections: set[WebSocket] = set()
         """The open WebSockets."""
-        self._addresses: dict[str, int] = {}  # how many each client address has
+        self._counts_addresses = self.options.max_connections_per_address is not None
+        self._addresses: dict[str, int] = {}  # how many each client address has, if that counts
 
     # -- what is open ----------------------------------------------------------------------------
 
     def add(self, websocket: WebSocket) -> None:
         self.connections.add(websocket)
-        self.reserve(websocket.request.remote_address or "", 1)
+        if self._counts_addresses:
+            self.reserve(websocket.request.remote_address or "", 1)
 
     def remove(self, websocket: WebSocket) -> None:
         if websocket in self.connections:
             self.connections.remove(websocket)
-            self.reserve(websocket.request.remote_address or "", -1)
+            if self._counts_addresses:
+                self.reserve(websocket.request.remote_address or "", -1)
 
     def reserve(self, address: str, change: int) -> None:
         """Count a client address as having one connection more or less."""
@@ -160,11 +163,11 @@ class Server:
         self.reserve(address, 1)
         return True
 
-    def handler_of(self, request: Request) -> Handler | type[Endpoint] | None:
-        """What serves the path of a request."""
+    def handler_at(self, path: str) -> Handler | type[Endpoint] | None:
+        """What serves a path."""
         routes = self.handler
         if isinstance(routes, (dict, Mapping)):  # in this order: an abstract class is slow to ask
-            return routes.get(request.path)
+            return routes.get(path)
         return routes
 
     # -- life ------------------------------------------------------------------------------------
@@ -312,8 +315,9 @@ class HTTPServer(pywsgi.WSGIServer):
         self._max_connections = owner.options.max_connections or _max_open_files()
         self._handlers = Pool()
         self._served = 0  # connections that have a greenlet of _handlers
-        self._entrance = Entrance(self, owner.options, self.idle, self.get_environ)
-        self.precedents = self._entrance.precedents
+        self.precedents = Precedents(owner.options)
+        desk = Desk(self, owner.options, self.precedents, self.get_environ)
+        self._entrance = Entrance(self, desk, self._workers, self.idle)
         self._none_kept = Event()
         self._none_kept.set()
         self.time_for_head = owner.options.handshake_timeout
@@ -412,11 +416,6 @@ class HTTPServer(pywsgi.WSGIServer):
 
     def has_room(self) -> bool:
         return self._served + len(self._running) + len(self.kept) < self._max_connections
-
-    def serve_request(
-        self, sock: Any, address: Any, deadline: float, request: PeekedRequest
-    ) -> None:
-        self._workers.start(PeekedHost(self, sock, deadline, request))
 
     def serve_unread(self, sock: Any, address: Any, deadline: float) -> None:
         self._workers.start(_Call(self.serve_by_pywsgi, sock, address, deadline))
@@ -525,7 +524,7 @@ class HTTPServer(pywsgi.WSGIServer):
     def _serve_by_http(self, host: ChannelHost, request: Request) -> None:
         """Serve a WebSocket of the http carrier, by the handler or the application of its path."""
         owner = self.owner
-        handler = owner.handler_of(request)
+        handler = owner.handler_at(request.path)
         if owner.reserve_for(request):
             host.release = functools.partial(owner.reserve, request.remote_address or "", -1)
         if handler is None:
@@ -584,7 +583,6 @@ class _RoutingHandler(Routed, WebSocketHandler):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.reserved = None
         self.options = self.server.owner.options
         self.time_for_head = self.server.time_for_head
 
@@ -609,7 +607,7 @@ class _RoutingHandler(Routed, WebSocketHandler):
                 self.close_connection = True
             return
         request = Request.from_environ(self.environ)
-        handler = owner.handler_of(request)
+        handler = owner.handler_at(request.path)
         try:
             if request.wants_websocket:
                 self.reserve_address(request)

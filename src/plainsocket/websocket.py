@@ -17,13 +17,14 @@ from .deadlines import Deadlines
 from .deflate import SharedCompressors, halves
 from .errors import ConnectionClosed, WebSocketError
 from .frames import CloseCode, Opcode, close_payload
+from .handshake import Request
 from .options import Options
 from .protocol import CLOSED, OPEN, Frame, Message, Protocol, Role, SharedMessage
 from .stream import MessageStream
 
 if TYPE_CHECKING:
     from .endpoint import Runner
-    from .handshake import Request
+    from .peeked import Kept
 
 _MESSAGE_COST: Final = 64  # counted for each besides its size, so that empty ones count too
 _CORK_TIME: Final = 0.001  # seconds that an accepted message may wait for company
@@ -78,7 +79,7 @@ class WebSocket(Deadlines):
     def __init__(
         self,
         options: Options,
-        request: Request,
+        request: Request | Kept,
         *,
         role: Role = "server",
         carrier: Callable[[Receiver], Carrier] | None = None,
@@ -105,7 +106,7 @@ class WebSocket(Deadlines):
         looks_at_compressor = deflater is not None and deflater.keeps_memory
         Deadlines.__init__(self, options, protocol, hub, now, looks_at_compressor)
         self._carrier = TcpCarrier(self) if carrier is None else carrier(self)
-        self._request = request
+        self._request: Any = request  # or what reads it where somebody asks
         self._read_limit = options.read_limit  # attributes of our own are found faster
         self._write_limit = options.write_limit
         self._batch_time = options.batch_time
@@ -143,27 +144,30 @@ class WebSocket(Deadlines):
     @property
     def request(self) -> Request:
         """The opening request, with what `process_request` has left in its `context`."""
+        if not isinstance(self._request, Request):
+            self._request = self._request.read()
         return self._request
 
     @property
     def environ(self) -> dict[str, Any]:
         """The WSGI environ of the opening request."""
-        return self._request.environ
+        return self.request.environ
 
     @property
     def path(self) -> str:
         """The path of the request, percent-decoded (WSGI's SCRIPT_NAME + PATH_INFO)."""
-        return self._request.path
+        return self.request.path
 
     @property
     def origin(self) -> str | None:
         """The Origin of the page, or None."""
-        return self._request.headers.get("origin")
+        return self.request.headers.get("origin")
 
     @property
     def subprotocol(self) -> str | None:
         """The subprotocol agreed on, or None."""
-        return self._request.subprotocol
+        subprotocol: str | None = self._request.subprotocol
+        return subprotocol
 
     @property
     def extensions(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -28,32 +29,12 @@ calls_would_block(void)
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
 }
 
-/* Of a peer of IPv4; NULL without an error for any other. */
-static PyObject *
-calls_address(const struct sockaddr_storage *from)
-{
-    const struct sockaddr_in *v4 = (const struct sockaddr_in *)from;
-    if (from->ss_family != AF_INET)
-        return NULL;
-    const unsigned char *bytes = (const unsigned char *)&v4->sin_addr;
-    char text[16];
-    int size = 0;
-    for (int i = 0; i < 4; i++) {
-        int byte = bytes[i];
-        if (byte >= 100)
-            text[size++] = (char)('0' + byte / 100);
-        if (byte >= 10)
-            text[size++] = (char)('0' + byte / 10 % 10);
-        text[size++] = (char)('0' + byte % 10);
-        text[size++] = '.';
-    }
-    return Py_BuildValue("s#i", text, (Py_ssize_t)(size - 1), (int)ntohs(v4->sin_port));
-}
+static long long calls_accepted_peer;
 
-static PyObject *
+static int
 calls_accept(int fd)
 {
-    struct sockaddr_storage from;
+    struct sockaddr_in from = {0};
     socklen_t size = sizeof from;
     int accepted;
 #ifdef SOCK_NONBLOCK
@@ -65,16 +46,27 @@ calls_accept(int fd)
         fcntl(accepted, F_SETFL, fcntl(accepted, F_GETFL) | O_NONBLOCK);
     }
 #endif
-    if (accepted < 0) {
-        if (calls_would_block())
-            Py_RETURN_NONE;
-        return PyErr_SetFromErrno(PyExc_OSError);
+    if (accepted < 0 && !calls_would_block()) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return -2;
     }
-    PyObject *address = calls_address(&from);
-    PyObject *result = address ? Py_BuildValue("iN", accepted, address) : NULL;
-    if (result == NULL)
-        close(accepted);
-    return result;
+    calls_accepted_peer = (long long)ntohl(from.sin_addr.s_addr) << 16 | ntohs(from.sin_port);
+    return accepted;
+}
+
+static inline long long
+calls_peer(void)
+{
+    return calls_accepted_peer;
+}
+
+static PyObject *
+calls_ipv4_address(long long peer)
+{
+    char host[16];
+    snprintf(host, sizeof host, "%d.%d.%d.%d", (int)(peer >> 40 & 255), (int)(peer >> 32 & 255),
+             (int)(peer >> 24 & 255), (int)(peer >> 16 & 255));
+    return Py_BuildValue("si", host, (int)(peer & 0xffff));
 }
 
 static char calls_buffer[READ_SIZE];

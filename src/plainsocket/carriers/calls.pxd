@@ -4,7 +4,9 @@ cdef extern from "calls.h":
         READ_SIZE
         MOST_BUFFERS
 
-    object accept "calls_accept" (int fd)
+    int accept "calls_accept" (int fd) except -2
+    long long peer "calls_peer" ()
+    object ipv4_address "calls_ipv4_address" (long long peer)
     object read "calls_read" (int fd, bint much)
     Py_ssize_t read_into "calls_read_into" (int fd, object room) except -2
     object peek "calls_peek" (int fd, Py_ssize_t size)

@@ -19,8 +19,10 @@ __all__ = [
     "accept",
     "begin_small",
     "current",
+    "ipv4_address",
     "monotonic",
     "peek",
+    "peer",
     "read",
     "read_into",
     "skip",
@@ -40,19 +42,34 @@ MOST_BUFFERS: Final = 64
 """Buffers that one write takes at most; far below the kernel's limit."""
 
 
-def accept(fd: int) -> tuple[int, Any] | None:
-    """A connection that waits at a listening socket: its descriptor, non-blocking, and its address
-    as Python's sockets have it; None if none waits. Raises OSError.
+_peer = 0
+
+
+def accept(fd: int) -> int:
+    """The descriptor, non-blocking, of a connection that waits at a listening socket of IPv4; -1 if
+    none waits. Raises OSError.
     """
+    global _peer
     sock = _socket.socket(fileno=fd)
     try:
-        descriptor, address = sock._accept()  # type: ignore[attr-defined]
+        descriptor, (host, port) = sock._accept()  # type: ignore[attr-defined]
     except BlockingIOError:
-        return None
+        return -1
     finally:
         sock.detach()
     os.set_blocking(descriptor, False)
-    return descriptor, address
+    _peer = int.from_bytes(_socket.inet_aton(host), "big") << 16 | port
+    return int(descriptor)
+
+
+def peer() -> int:
+    """Who was accepted last, in one number: for each that is kept, a tuple would be much."""
+    return _peer
+
+
+def ipv4_address(peer: int) -> tuple[str, int]:
+    """The same as Python's sockets have it."""
+    return _socket.inet_ntoa((peer >> 16).to_bytes(4, "big")), peer & 0xFFFF
 
 
 def read(fd: int, much: bool = False) -> bytes | None:
