@@ -191,12 +191,33 @@ def test_text_that_is_not_utf8(before: int) -> None:
 
 def test_pure_python_is_taken_where_asked_for() -> None:
     program = "import plainsocket.websocket as w, plainsocket.frames as f; print(f.IS_COMPILED, w)"
-    environ = {**os.environ, "PLAINSOCKET_PURE": "1"}
-    told = subprocess.run(
-        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, timeout=20
-    ).stdout
+    told = in_pure_python(program)
     assert told.startswith("False ")
     assert told.rstrip().endswith("websocket.py'>")
+
+
+def test_tools_see_what_is_imported_in_pure_python() -> None:
+    """A fuzzer that wants to see the code's branches, for one."""
+    program = """
+import sys
+
+class Tool:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "plainsocket.frames":
+            print("seen")
+
+sys.meta_path.insert(0, Tool)
+import plainsocket"""
+    assert in_pure_python(program) == "seen\n"
+
+
+def in_pure_python(program: str) -> str:
+    """What the program prints."""
+    environ = {**os.environ, "PLAINSOCKET_PURE": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, timeout=20
+    ).stdout
 
 
 # -- UTF-8 -----------------------------------------------------------------------------------------

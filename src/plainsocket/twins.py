@@ -9,7 +9,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from importlib.machinery import SOURCE_SUFFIXES, FileFinder, ModuleSpec, SourceFileLoader
+from importlib.machinery import (
+    SOURCE_SUFFIXES,
+    FileFinder,
+    ModuleSpec,
+    PathFinder,
+    SourceFileLoader,
+)
 from types import ModuleType
 
 
@@ -28,4 +34,5 @@ class _SourcesOnly:
 
 
 if os.environ.get("PLAINSOCKET_PURE"):
-    sys.meta_path.insert(0, _SourcesOnly)
+    # Before the usual finder, and behind those of tools that look into what is imported.
+    sys.meta_path.insert(sys.meta_path.index(PathFinder), _SourcesOnly)
