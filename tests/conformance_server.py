@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import mimetypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote
@@ -17,7 +18,7 @@ from plainsocket.handshake import Request
 from plainsocket.websocket import Handler
 from plainsocket.wsgi import Application
 from processes import ROOT
-from serving import Running, echo
+from serving import Running, echo, serving
 
 STATIC = ROOT / "src" / "plainsocket" / "static"
 SUITE = ROOT / "browser" / "tests"
@@ -146,3 +147,16 @@ def files(*folders: Path, pages: Mapping[str, str] | None = None) -> Application
         return [body]
 
     return app
+
+
+@contextmanager
+def serving_pages(pages: Mapping[str, str], **options: Any) -> Iterator[Running]:
+    """Serve all that the suite talks to, its files, the browser half, and these pages."""
+    defaults = {
+        "process_request": process_request,
+        "max_message_size": 2 << 20,
+        "stop_timeout": 1,
+        "app": files(SUITE, STATIC, pages=pages),
+    }
+    with serving(ROUTES, **{**defaults, **options}) as running:
+        yield running

@@ -13,7 +13,7 @@ import pytest
 
 import conformance_server
 from browsers import Browser
-from serving import Running, serving
+from serving import Running
 
 pytestmark = pytest.mark.browser
 
@@ -53,15 +53,7 @@ WHERE = ("window", "worker", "shared")
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
     """What the suite talks to; serves its page."""
-    with serving(
-        conformance_server.ROUTES,
-        process_request=conformance_server.process_request,
-        max_message_size=2 << 20,
-        stop_timeout=1,
-        app=conformance_server.files(
-            conformance_server.SUITE, conformance_server.STATIC, pages={"page": PAGE}
-        ),
-    ) as running:
+    with conformance_server.serving_pages({"page": PAGE}) as running:
         yield running
 
 

@@ -6,13 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import conformance_server
 import needs
 from browsers import Browser
+from conformance_server import serving_pages
 from middlebox import (
     Treatment,
     all_until_the_end,
@@ -28,7 +27,7 @@ from middlebox import (
 from ports import free_port
 from processes import running
 from proxies import wait_for_port
-from serving import Running, serving, wait_until
+from serving import Running, wait_until
 from test_browser_http import COUNTING, PAGES, Page, finish_counting
 
 pytestmark = pytest.mark.browser
@@ -38,16 +37,9 @@ ONE = pytest.mark.parametrize("engine", ["chromium"], indirect=True)
 TWO = pytest.mark.parametrize("engine", ["chromium", "firefox"], indirect=True)
 
 
-@contextmanager
-def serving_pages(**options: Any) -> Iterator[Running]:
-    app = conformance_server.files(conformance_server.STATIC, pages=PAGES)
-    with serving(conformance_server.ROUTES, app=app, stop_timeout=1, **options) as running:
-        yield running
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
-    with serving_pages() as running:
+    with serving_pages(PAGES) as running:
         yield running
 
 
@@ -201,7 +193,7 @@ def test_a_stream_that_is_tried_in_vain(browser: Browser, server: Running) -> No
 @ONE
 def test_polling_may_be_switched_off(browser: Browser) -> None:
     with (
-        serving_pages(http_polling=False) as server,
+        serving_pages(PAGES, http_polling=False) as server,
         middlebox(server.port, holding(each_until_the_next)) as box,
         page_at(browser, box.port) as page,
     ):
@@ -244,7 +236,7 @@ def test_what_is_not_taken_is_sent_in_smaller_pieces(
 def test_a_network_that_swallows_all(browser: Browser) -> None:
     """The end comes when the page's time is over, as the server has told it."""
     with (
-        serving_pages(ping_interval=2.0, ping_timeout=2.0) as server,
+        serving_pages(PAGES, ping_interval=2.0, ping_timeout=2.0) as server,
         middlebox(server.port) as box,
         page_at(browser, box.port) as page,
     ):

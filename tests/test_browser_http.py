@@ -75,15 +75,7 @@ PAGES = {
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
-    with serving(
-        conformance_server.ROUTES,
-        process_request=conformance_server.process_request,
-        max_message_size=8 << 20,
-        stop_timeout=1,
-        app=conformance_server.files(
-            conformance_server.SUITE, conformance_server.STATIC, pages=PAGES
-        ),
-    ) as running:
+    with conformance_server.serving_pages(PAGES, max_message_size=8 << 20) as running:
         yield running
 
 

@@ -26,18 +26,9 @@ BUGS: dict[str, dict[str, str]] = {
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
-    with serving(
-        conformance_server.ROUTES,
-        process_request=conformance_server.process_request,
-        max_message_size=2 << 20,
-        stop_timeout=1,
-        ssl_context=server_context("127.0.0.1"),
-        app=conformance_server.files(
-            conformance_server.SUITE,
-            conformance_server.STATIC,
-            pages={"page": conformance.PAGE, "module": MODULE},
-        ),
-    ) as running:
+    pages = {"page": conformance.PAGE, "module": MODULE}
+    context = server_context("127.0.0.1")
+    with conformance_server.serving_pages(pages, ssl_context=context) as running:
         yield running
 
 

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 import pytest
 
 from browsers import Browser
+from conformance_server import serving_pages
 from middlebox import middlebox
 from serving import wait_until
-from test_browser_held import serving_pages
-from test_browser_http import Page
+from test_browser_http import PAGES, Page
 
 pytestmark = pytest.mark.browser
 
@@ -89,7 +89,7 @@ class Tabs:
 
 @contextmanager
 def tabs(browser: Browser) -> Iterator[Tabs]:
-    with serving_pages() as server, middlebox(server.port) as box:
+    with serving_pages(PAGES) as server, middlebox(server.port) as box:
         made = Tabs(browser, f"http://127.0.0.1:{box.port}/module")
         try:
             yield made

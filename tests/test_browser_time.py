@@ -1,12 +1,12 @@
 """The http carrier in real browsers as time goes by: responses that are replaced, timers that
-stand still, browsers that sleep."""
+stand still, tabs out of sight, browsers that sleep."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,8 +14,9 @@ import pytest
 
 import conformance_server
 from browsers import Browser
-from serving import Running, serving, wait_until
+from serving import Running, wait_until
 from test_browser_http import COUNTING, MODULE, Page, finish_counting
+from wires import Wire, wire
 
 pytestmark = pytest.mark.browser
 
@@ -49,25 +50,30 @@ FROZEN = (
     + MODULE
 )
 
+# A page that counts what its timers do, and tells who asks.
+TICKING = (
+    """<script>
+  let ticks = 0;
+  setInterval(() => ticks++, 10);
+  const asked = new BroadcastChannel("ticks");
+  asked.onmessage = () => asked.postMessage(ticks);
+</script>"""
+    + MODULE
+)
+
 HEARTBEAT = 0.5  # seconds
 REACH = 4.0
 
 
-@contextmanager
-def serving_pages(**options: Any) -> Iterator[Running]:
-    pages = {"hasty": HASTY, "frozen": FROZEN, "module": MODULE}
-    app = conformance_server.files(conformance_server.STATIC, pages=pages)
-    with serving(conformance_server.ROUTES, app=app, stop_timeout=1, **options) as running:
-        yield running
-
-
 @pytest.fixture
 def server() -> Iterator[Running]:
-    with serving_pages(ping_interval=HEARTBEAT, ping_timeout=REACH - HEARTBEAT) as running:
+    pages = {"hasty": HASTY, "frozen": FROZEN, "ticking": TICKING, "module": MODULE}
+    times = {"ping_interval": HEARTBEAT, "ping_timeout": REACH - HEARTBEAT}
+    with conformance_server.serving_pages(pages, **times) as running:
         yield running
 
 
-def page_at(browser: Browser, server: Running, name: str) -> Page:
+def page_at(browser: Browser, server: Running | Wire, name: str) -> Page:
     page = Page(browser, f"http://127.0.0.1:{server.port}/{name}")
     page.wait_for("window.HTTP")
     return page
@@ -100,6 +106,141 @@ def test_timers_that_stand_still(browser: Browser, server: Running) -> None:
     page.value("socket.send('and now')")
     page.wait_for("log.length > 1")
     assert page.value("log") == ["still there", "and now"]
+
+
+@pytest.mark.parametrize("engine", ["firefox"], indirect=True)  # the one that does so headless
+def test_a_tab_out_of_sight(browser: Browser, server: Running) -> None:
+    """Its timers run once a second at most, and its session lasts."""
+    driver = browser.driver
+    hidden = driver.current_window_handle
+    page = page_at(browser, server, "ticking")
+    page.run(
+        """const socket = window.socket = new HTTP("/echo");
+        window.log = [];
+        socket.onclose = ({ code }) => log.push(code);
+        socket.onmessage = ({ data }) => log.push(data);
+        await came(socket, "open");"""
+    )
+    driver.switch_to.new_window("tab")
+    try:
+        other = page_at(browser, server, "module")
+        other.run("window.asking = new BroadcastChannel('ticks')")
+
+        def ticks() -> int:
+            return int(
+                other.run("asking.postMessage(1); return (await came(asking, 'message')).data")
+            )
+
+        def is_slow() -> bool:
+            before = ticks()
+            time.sleep(0.5)
+            return ticks() - before < 5
+
+        wait_until(is_slow)
+        time.sleep(REACH + 2 * HEARTBEAT)  # what must not happen has no sign to wait for
+    finally:
+        driver.close()
+        driver.switch_to.window(hidden)
+    page.value("socket.send('still there')")
+    page.wait_for("log.length")
+    assert page.value("log") == ["still there"]
+
+
+# -- a network that is back ------------------------------------------------------------------------
+
+SIGNS = {
+    "online": "dispatchEvent(new Event('online'))",
+    "pageshow": "dispatchEvent(new PageTransitionEvent('pageshow'))",
+    "visibilitychange": "document.dispatchEvent(new Event('visibilitychange'))",
+    "another network": "navigator.connection.dispatchEvent(new Event('change'))",
+}
+
+
+@pytest.fixture
+def stuck(browser: Browser) -> Iterator[Page]:
+    """A page that lost the network, and whose timers stand still: it does not try again by itself.
+    The wire to the server works again."""
+    with (
+        conformance_server.serving_pages({"frozen": FROZEN}) as server,
+        wire(server.port) as made,
+    ):
+        page = page_at(browser, made, "frozen")
+        page.run(COUNTING)
+        page.wait_for("count.got > 50")
+        page.value("window.isFrozen = true")
+        made.accepts = False
+        made.cut()
+        page.wait_for("count.sent - count.got >= 2000")
+        made.accepts = True
+        yield page
+        browser.driver.get("about:blank")
+
+
+def goes_on(page: Page, sign: Callable[[], object]) -> None:
+    """By this sign, and by nothing else, the page tries again."""
+    page.value("clearInterval(count.timer)")
+
+    def is_back() -> bool:
+        sign()  # once more after a while: a connection that has died may be tried first
+        is_over = "count.got === count.sent || count.wrong.length"
+        return any(page.value(is_over) for _ in range(100))
+
+    wait_until(is_back)
+    finish_counting(page)
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+def test_a_sign_that_the_network_is_back(stuck: Page, sign: str) -> None:
+    if sign == "another network" and not stuck.value("navigator.connection"):
+        return  # of the three only Chromium tells of it
+    goes_on(stuck, lambda: stuck.value(SIGNS[sign]))
+
+
+@pytest.mark.parametrize("engine", ["chromium", "firefox"], indirect=True)
+def test_a_tab_that_is_seen_again(stuck: Page) -> None:
+    driver: Any = stuck.driver
+    tab = driver.current_window_handle
+
+    def look_away_and_back() -> None:
+        driver.switch_to.new_window("tab")
+        driver.close()
+        driver.switch_to.window(tab)
+
+    goes_on(stuck, look_away_and_back)
+
+
+@pytest.mark.parametrize("engine", ["chromium", "webkit"], indirect=True)  # Firefox keeps no such
+def test_a_page_that_is_kept_in_the_history(browser: Browser, server: Running) -> None:
+    """When it is shown again its sockets are closed, and new ones open."""
+
+    def is_kept() -> bool:
+        page = page_at(browser, server, "module")
+        page.run(
+            """window.codes = [];
+            window.socket = new HTTP("/echo");
+            socket.onclose = ({ code }) => codes.push(code);
+            addEventListener("pageshow", ({ persisted }) => { window.isKept = persisted; });
+            await came(socket, "open");"""
+        )
+        browser.driver.get(f"http://127.0.0.1:{server.port}/page-that-is-none")
+        browser.driver.back()
+        page.wait_for("document.readyState === 'complete' && (window.isKept || !window.codes)")
+        return bool(page.value("window.isKept"))
+
+    wait_until(is_kept)  # a browser that is short of memory may drop it
+    page = Page.__new__(Page)
+    page.driver = browser.driver
+    page.wait_for("codes.length")
+    assert page.value("codes") == [1006]
+    assert (
+        page.run(
+            """const next = new HTTP("/echo");
+        await came(next, "open");
+        next.send("new");
+        return (await came(next, "message")).data;"""
+        )
+        == "new"
+    )
 
 
 @contextmanager
