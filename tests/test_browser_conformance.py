@@ -83,7 +83,7 @@ def errors(outcome: dict[str, Any]) -> dict[str, str]:
     return {one["name"]: one["error"] for one in outcome["results"] if one["error"]}
 
 
-@pytest.mark.parametrize("where", ["window", "worker"])
+@pytest.mark.parametrize("where", WHERE)
 def test_the_engines_own(browser: Browser, server: Running, where: str) -> None:
     found = errors(run(browser, server, where, "native"))
     assert found.keys() == BUGS[browser.engine].keys(), found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +15,7 @@ import conformance_server
 from browsers import Browser
 from middlebox import Exchange, as_it_is, middlebox
 from processes import ROOT, running
-from serving import Running, serving, wait_until
+from serving import PATIENCE, Running, serving, wait_until
 from test_examples import need_free_port, wait_for_listener
 from wires import Wire, wire
 
@@ -158,11 +159,11 @@ def test_sockets_that_wait_for_the_file(page_at: Callable[[str], Page], server: 
     assert later == ["listener", "handler", True, "hello", 1005, "mine"]
 
 
-@pytest.mark.parametrize("where", ["window", "classic"])
+@pytest.mark.parametrize("where", ["window", "classic", "classic shared"])
 def test_conformance_by_the_loader(
     page_at: Callable[[str], Page], server: Running, where: str
 ) -> None:
-    """In a page and in a worker that have no WebSocket but the loader's."""
+    """In a page and in workers that have no WebSocket but the loader's."""
     page = page_at("loader")
     page.wait_for("window.runSuite")
     outcome = page.run(
@@ -213,6 +214,41 @@ def test_an_open_is_one_request(browser: Browser, server: Running, home: str) ->
             if log[1] != "POST 1":  # sent again, after 3 s: the machine had something else to do
                 break
         assert log[:2] == ["POST 1", "POST 2"]
+        browser.driver.get("about:blank")
+
+
+def test_an_open_that_the_stream_tells_of_first(browser: Browser) -> None:
+    """There is no `open` event before the answer, as that may set cookies."""
+    answered = threading.Event()
+
+    def treat(exchange: Exchange) -> None:
+        if not exchange.head.startswith(b"POST /headers"):
+            as_it_is(exchange)
+            return
+        with exchange.ask() as answer:
+            assert answered.wait(PATIENCE)
+            exchange.near.sendall(answer.head + b"\r\n")  # a 204
+
+    with (
+        conformance_server.serving_pages(PAGES) as server,
+        middlebox(server.port, treat) as box,
+    ):
+        page = Page(browser, f"http://127.0.0.1:{box.port}/module")
+        page.wait_for("window.HTTP")
+        page.run(
+            """window.first = new HTTP("/echo");
+            await came(first, "open");
+            window.log = [];
+            window.second = new HTTP("/headers"); // which sends a message at once
+            second.onopen = second.onmessage = ({ type }) => log.push(type);"""
+        )
+        wait_until(lambda: len(server.server.connections) == 2)
+        # What comes back comes behind that the other is open.
+        page.run("first.send('x'); await came(first, 'message');")
+        assert page.value("log") == []
+        answered.set()
+        page.wait_for("log.length === 2")
+        assert page.value("log") == ["open", "message"]
         browser.driver.get("about:blank")
 
 

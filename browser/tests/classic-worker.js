@@ -3,7 +3,12 @@
 delete self.WebSocket;
 importScripts("plainsocket.js");
 
-self.onmessage = async ({ data: { base, only } }) => {
-  const { run, shapeOf } = await import("./conformance.mjs");
-  postMessage({ shape: shapeOf(self.WebSocket), results: await run(self.WebSocket, base, only) });
-};
+function serve(port) {
+  port.onmessage = async ({ data: { base, only } }) => {
+    const { run, shapeOf } = await import("./conformance.mjs");
+    port.postMessage({ shape: shapeOf(self.WebSocket), results: await run(self.WebSocket, base, only) });
+  };
+}
+
+if (self.SharedWorkerGlobalScope) self.onconnect = ({ ports: [port] }) => serve(port);
+else serve(self);

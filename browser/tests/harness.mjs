@@ -1,7 +1,7 @@
 // Runs the conformance suite where it is told to; a page and its workers load this same file.
 //     window.runSuite({ where, which, base, only })
-// `where` is "window", "worker", "shared", or "classic" (a worker with `importScripts`); `which`
-//     names the WebSocket: see `choose`.
+// `where` is "window", "worker", "shared", or "classic" and "classic shared" (workers with
+//     `importScripts`); `which` names the WebSocket: see `choose`.
 
 import { run, shapeOf } from "./conformance.mjs";
 
@@ -30,12 +30,9 @@ if (globalThis.document) {
   globalThis.runSuite = ({ where, ...job }) => {
     if (where === "window") return work(job);
     return new Promise((resolve, reject) => {
-      const worker =
-        where === "shared"
-          ? new SharedWorker("harness.mjs", { type: "module" })
-          : where === "classic"
-            ? new Worker("classic-worker.js")
-            : new Worker("harness.mjs", { type: "module" });
+      const isClassic = where.includes("classic");
+      const Kind = where.includes("shared") ? SharedWorker : Worker;
+      const worker = isClassic ? new Kind("classic-worker.js") : new Kind("harness.mjs", { type: "module" });
       const port = worker.port ?? worker;
       worker.onerror = ({ message }) => reject(new Error(message));
       port.onmessage = ({ data }) => resolve(data);

@@ -15,9 +15,8 @@ export class Channel {
   /** 0 until there is a session to be numbered in. */
   number = 0;
   session: Session | undefined;
-  /** Its open has been answered well. */
-  isSettled = false;
-  private isOpen = false;
+  /** Until its open has been answered; what the stream brings before that waits for it. */
+  opening: Promise<void> | undefined;
   /** What waits to be sent; behind it, what pieces that fit into one record have filled of `space`. */
   private pieces: Bytes[] = [];
   private space: Bytes = new Uint8Array(0);
@@ -71,8 +70,6 @@ export class Channel {
   // -- from the session --------------------------------------------------------------------------
 
   onOpened(credit: number, protocol: string): void {
-    if (this.isOpen) return;
-    this.isOpen = true;
     this.onCredit(credit);
     if (!this.isDone) this.events.onOpen(protocol);
   }

@@ -34,10 +34,9 @@ class Host {
       const offered = this.session;
       this.isFirst = !offered;
       this.opens++;
-      void open(this, channel, offered).then((opened) => {
-        if (opened) {
-          channel.isSettled = true;
-        } else {
+      channel.opening = open(this, channel, offered).then((opened) => {
+        channel.opening = undefined;
+        if (!opened) {
           offered?.remove(channel);
           channel.fail(true);
         }

@@ -5,7 +5,7 @@ import type { Channel } from "./channel.ts";
 import { Downstream, POLL } from "./downstream.ts";
 import { Timer } from "./request.ts";
 import { Upstream } from "./upstream.ts";
-import { ACK, CREDIT, END, OPENED, PING, readNumber, record, type RecordEvents, UP_HEAD } from "./wire.ts";
+import { ACK, CREDIT, DATA, END, OPENED, PING, readNumber, record, type RecordEvents, UP_HEAD } from "./wire.ts";
 
 const ACKNOWLEDGE_TIME = 1000; // ms after which what was received is acknowledged
 
@@ -122,13 +122,13 @@ export class Session implements RecordEvents {
     return this.down.received;
   }
 
-  onData(number: number, piece: Bytes): void {
-    this.channelsByNumber.get(number)?.onData(piece);
-  }
-
   onRecord(type: number, number: number, payload: Bytes): void {
     const channel = this.channelsByNumber.get(number);
-    if (type === PING) {
+    if (channel?.opening) {
+      void channel.opening.then(() => this.onRecord(type, number, payload));
+    } else if (type === DATA) {
+      channel?.onData(payload);
+    } else if (type === PING) {
       this.up.demand();
     } else if (type === ACK) {
       const offset = readNumber(payload, 0, 8);
@@ -187,7 +187,7 @@ export class Session implements RecordEvents {
     this.down.stop();
     this.onOver(this);
     // One that is being opened may find another session.
-    this.channelsByNumber.forEach((channel) => channel.isSettled && channel.fail(failed));
+    this.channelsByNumber.forEach((channel) => channel.opening || channel.fail(failed));
   }
 
   /** Something has changed for the better: try at once what waits. */

@@ -48,8 +48,7 @@ export function record(type: number, channel: number, payload: Bytes = new Uint8
 }
 
 export interface RecordEvents {
-  /** A piece of a channel's bytes: of DATA nothing is waited for. */
-  onData(channel: number, piece: Bytes): void;
+  /** Of DATA each piece that has come: nothing more is waited for. */
   onRecord(type: number, channel: number, payload: Bytes): void;
 }
 
@@ -75,7 +74,7 @@ export class RecordReader {
       }
       const part = chunk.subarray(at, at + this.missing);
       at += part.length;
-      if (!this.payload) this.events.onData(readNumber(head, 4, 4), part);
+      if (!this.payload) this.events.onRecord(DATA, readNumber(head, 4, 4), part);
       else this.payload.set(part, this.payload.length - this.missing);
       this.missing -= part.length;
       if (this.missing) continue;
