@@ -18,6 +18,7 @@ SOURCES = [
     "handshake",
     "opening",
     "workers",
+    "endpoint",
     "routed",
     "peeked",
     "entrance",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 from urllib.parse import unquote_to_bytes
 
 from plainsocket.carriers import posts
@@ -383,10 +383,10 @@ def _inflate_all(
         while True:
             most = sum(len(message) for message in received)
             assert most <= max(limit, HOLD_SIZE) + limit
-            assert sum(len(part) for part in end.pieces) <= 2 * HOLD_SIZE
-            parts += end.pieces
-            end.pieces.clear()
-            has_ended, end.stream_ended = end.stream_ended, False
+            pieces = cast("list[bytes]", end.take_pieces())
+            assert sum(len(part) for part in pieces) <= 2 * HOLD_SIZE
+            parts += pieces
+            has_ended = end.take_stream_end()
             if has_ended:
                 empty: Any = "" if end.stream_kind == Opcode.TEXT else b""
                 messages.append(empty.join(parts))

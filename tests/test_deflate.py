@@ -787,4 +787,4 @@ def test_a_stream_asked_for_when_the_end_is_due_is_none(role: Role) -> None:
     assert protocol.end_is_due
     protocol.start_stream(None)
     protocol.receive(b"")
-    assert (protocol.close_code, protocol.pieces) == (1007, [])
+    assert (protocol.close_code, protocol.take_pieces()) == (1007, [])

@@ -147,12 +147,12 @@ def test_who_connects_and_says_nothing_is_let_go_quietly(
 def test_a_silent_connection_has_no_greenlet() -> None:
     with serving(tell) as server, RawClient(server.port) as client:
         http: Any = server.server._http
-        wait_until(lambda: len(http.kept) == 1)
+        wait_until(lambda: len(http.arrivals) == 1)
         assert len(http.idle) == 1
         assert not http._running
         client.send(REQUEST)
         client.receive_head()
-        assert not http.kept
+        assert not http.arrivals
         assert len(http._running) == 1
     wait_until(lambda: not http._running)
 

@@ -22,7 +22,7 @@ class Entry:
         log: list[str] | None = None,
         action: Callable[[], object] | None = None,
     ) -> None:
-        self.timer_slot = 0
+        self.timer_slot = self.timer_place = 0
         self.name = name
         self.log = log if log is not None else []
         self.action = action

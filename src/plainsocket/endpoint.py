@@ -76,8 +76,8 @@ class Dispatcher:
         self._timeout = timeout
         self._hub = gevent.get_hub()
         self._timers = TimerWheel.of_hub()
-        self.timer_slot = 0
-        self._waiting: deque[Runner] = deque()
+        self.timer_slot = self.timer_place = 0
+        self._waiting: deque[tuple[float, Runner]] = deque()  # until when, by time.monotonic()
 
     def submit(self, runner: Runner) -> None:
         """Run it as soon as there is room: at once, if that is now and this is the hub."""
@@ -86,23 +86,25 @@ class Dispatcher:
         elif len(self.workers.running) < self._limit:
             self._start(runner)
         else:
-            runner.deadline = time.monotonic() + self._timeout
-            self._waiting.append(runner)
+            deadline = time.monotonic() + self._timeout
+            self._waiting.append((deadline, runner))
             if not self.timer_slot:
-                self._timers.set(self, runner.deadline)
+                self._timers.set(self, deadline)
 
     def on_timer(self, now: float) -> float | None:
         """In the hub: tell those who have waited too long."""
-        while self._waiting and self._waiting[0].deadline <= now:
-            self._waiting.popleft().give_up()
-        return self._waiting[0].deadline if self._waiting else None
+        while self._waiting and self._waiting[0][0] <= now:
+            self._waiting.popleft()[1].give_up()
+        return self._waiting[0][0] if self._waiting else None
 
     def _start(self, runner: Runner) -> None:
         """In the hub: run it, until it waits for something; what it sends leaves together."""
         websocket = runner.websocket
         websocket.begin_batch()
-        self.workers.start(runner)
-        websocket.end_batch()
+        try:
+            self.workers.start(runner)
+        finally:
+            websocket.end_batch()
 
     def _start_waiting_soon(self) -> None:
         if self._waiting and len(self.workers.running) < self._limit:
@@ -110,7 +112,7 @@ class Dispatcher:
 
     def _start_waiting(self) -> None:
         if self._waiting and len(self.workers.running) < self._limit:
-            self._start(self._waiting.popleft())
+            self._start(self._waiting.popleft()[1])
 
     def kill(self) -> None:
         """Kill what is running, and what could."""
@@ -129,13 +131,11 @@ class Runner:
         "_is_closed",
         "_is_open",
         "_wake_again",
-        "deadline",
     )
 
     def __init__(self, endpoint: Endpoint, dispatcher: Dispatcher) -> None:
         self._endpoint = endpoint
         self._dispatcher = dispatcher
-        self.deadline = 0.0  # by time.monotonic(), where it waits for its turn
         self._is_busy = False
         self._wake_again = False
         self._is_open = False

@@ -26,6 +26,7 @@ cdef class Arrival:
     cdef readonly double _deadline
     cdef readonly object _watcher
     cdef public Py_ssize_t timer_slot
+    cdef public int timer_place
 
     cdef wait(self)
     cpdef _look(self)

@@ -131,6 +131,7 @@ class Arrival:
         "_peer",
         "_socket",
         "_watcher",
+        "timer_place",
         "timer_slot",
     )
 
@@ -143,7 +144,7 @@ class Arrival:
         self._address = address
         self._deadline = deadline
         self._watcher: Any = None
-        self.timer_slot = 0
+        self.timer_slot = self.timer_place = 0
 
     def wait(self) -> None:
         entrance = self._entrance

@@ -508,7 +508,7 @@ class _Relay:
         self._greenlet: Any = getcurrent()
         self._writes_since: float | None = None
         self.has_length = False
-        self.timer_slot = 0
+        self.timer_slot = self.timer_place = 0
         self._timers = TimerWheel.of_hub()
         self._timers.set(self, time.monotonic() + _LOOK_INTERVAL)
         relays.add(self)

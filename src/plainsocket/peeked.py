@@ -329,7 +329,7 @@ class Visit(Routed):
             if is_endpoint(handler):
                 runner = server.new_runner(handler, websocket)
                 self._start(websocket, self.answer)
-                websocket.start_endpoint(runner)
+                server.start_endpoint(runner)
             else:
                 self._start(websocket, self.answer)
                 self.run_handler(websocket, handler)

@@ -1,3 +1,5 @@
+cimport cython
+
 from plainsocket cimport wire
 from plainsocket.flag cimport flag
 
@@ -11,44 +13,54 @@ cdef class SharedMessage:
     cdef readonly Py_ssize_t size
     cdef readonly bytes whole
 
+@cython.freelist(8)
+cdef class _Part:
+    cdef public bytes rest
+    cdef public object frame
+    cdef public object seen
+    cdef public object large
+    cdef public bytes control
+    cdef public object kind
+    cdef public object message
+    cdef public object size
+    cdef public Py_ssize_t fragments
+    cdef public object decoder
+    cdef public flag compressed
+    cdef public Py_ssize_t inflated
+
+cdef class _Stream:
+    cdef public Py_ssize_t limit
+    cdef public flag is_next
+    cdef public flag lives
+    cdef public flag dropped
+    cdef public int kind
+    cdef public list pieces
+    cdef public flag ended
+
+cdef class _Ending:
+    cdef public tuple due
+    cdef public object code
+    cdef public object reason
+    cdef public tuple sent
+    cdef public bytes frame
+    cdef public object to_skip
+
 cdef class Protocol:
-    cdef readonly bytes _close_frame
-    cdef readonly bytes _control
-    cdef readonly object _decoder
-    cdef readonly Py_ssize_t _deflate_from
     cdef readonly object _deflater
-    cdef readonly tuple _due
-    cdef readonly Py_ssize_t _fragments
-    cdef readonly object _frame
-    cdef readonly Py_ssize_t _inflated
+    cdef _Ending _ending
     cdef readonly object _inflater
-    cdef readonly object _kind
-    cdef readonly object _large
     cdef readonly Py_ssize_t _max_fragments
     cdef readonly Py_ssize_t _max_message_size
-    cdef readonly object _message
-    cdef readonly object _piece_opcode
-    cdef readonly object _piece_rsv
+    cdef _Part _part
     cdef readonly object _pings
-    cdef readonly list pings_due
-    cdef readonly bytes _rest
-    cdef readonly object _seen
-    cdef readonly object _size
-    cdef readonly Py_ssize_t _stream_limit
+    cdef _Stream _stream
     cdef readonly Py_ssize_t _yield
-    cdef readonly object close_code
-    cdef readonly object close_reason
-    cdef readonly object close_sent
-    cdef readonly list pieces
+    cdef readonly list pings_due
     cdef readonly list pongs
     cdef readonly object state
-    cdef readonly object stream_kind
-    cdef readonly object to_skip
-    cdef readonly flag _compressed
-    cdef readonly flag _dropped
     cdef readonly flag _is_masked
-    cdef readonly flag _stream_next
-    cdef readonly flag _streams
+    cdef unsigned char _piece_opcode
+    cdef unsigned char _piece_rsv
     cdef readonly flag end_is_due
     cdef readonly flag failed
     cdef readonly flag holding
@@ -56,10 +68,14 @@ cdef class Protocol:
     cdef readonly flag is_client
     cdef public flag may_hold_long
     cdef readonly flag message_begun
-    cdef public flag stream_ended
 
     cpdef list receive(self, bytes data)
     cdef _read(self, bytes data, list messages)
+    cdef _forget_whole(self)
+    cdef _Ending _ends(self)
+    cdef _begin_frame(self, _Part part, frame)
+    cdef _end_message(self, _Part part, list messages)
+    cdef _end_control_frame(self, _Part part, int opcode)
     cdef Py_ssize_t _read_whole(self, bytes data, Py_ssize_t position, Py_ssize_t end, list messages) except -1
     cpdef room(self)
     cpdef list receive_placed(self, Py_ssize_t size)

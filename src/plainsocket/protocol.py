@@ -103,42 +103,84 @@ def _encoded(message: Message | bytearray | memoryview) -> tuple[Opcode, bytes]:
     raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
 
 
+class _Part:
+    """What has come in part: a frame, or a message in several frames."""
+
+    __slots__ = (
+        "compressed",
+        "control",
+        "decoder",
+        "fragments",
+        "frame",
+        "inflated",
+        "kind",
+        "large",
+        "message",
+        "rest",
+        "seen",
+        "size",
+    )
+
+    def __init__(self) -> None:
+        self.rest = b""  # the beginning of a frame's head, at most 13 bytes; or what is held back
+        self.frame: Header | None = None  # that is being read
+        self.seen = 0  # bytes of its payload so far
+        self.large: Any = None  # where its payload is written to, if it comes in pieces
+        self.control = b""  # its payload so far, where it is a control frame
+        self.kind: int | None = None  # TEXT or BINARY between a message's first and last frame
+        self.message: bytearray | None = None
+        self.size = 0  # of the payloads announced so far
+        self.fragments = 0
+        self.decoder: codecs.IncrementalDecoder | None = None
+        self.compressed = False  # whether the message is
+        self.inflated = 0  # bytes that came out of it so far
+
+
+class _Stream:
+    """A message that is given in pieces: see `Protocol.start_stream`."""
+
+    __slots__ = ("dropped", "ended", "is_next", "kind", "limit", "lives", "pieces")
+
+    def __init__(self) -> None:
+        self.limit = 0
+        self.is_next = False  # whether it is the next message
+        self.lives = False  # whether it is the one being read …
+        self.dropped = False  # … and nobody wants it any more
+        self.kind = 0  # TEXT or BINARY once it has begun
+        self.pieces: list[Message] = _NONE
+        self.ended = False
+
+
+class _Ending:
+    """How a connection ends."""
+
+    __slots__ = ("code", "due", "frame", "reason", "sent", "to_skip")
+
+    def __init__(self) -> None:
+        self.due: tuple[int, str, bool] | None = None  # code, reason, by an error?
+        self.code: int | None = None
+        self.reason = ""
+        self.sent: tuple[int, str] | None = None
+        self.frame: bytes | None = None  # to be written, behind all else
+        self.to_skip = 0
+
+
 class Protocol:
     """The state of one connection after its handshake."""
 
     __slots__ = (
-        "_close_frame",
-        "_compressed",
-        "_control",
-        "_decoder",
-        "_deflate_from",
         "_deflater",
-        "_dropped",
-        "_due",
-        "_fragments",
-        "_frame",
-        "_inflated",
+        "_ending",
         "_inflater",
         "_is_masked",
-        "_kind",
-        "_large",
         "_max_fragments",
         "_max_message_size",
-        "_message",
+        "_part",
         "_piece_opcode",
         "_piece_rsv",
         "_pings",
-        "pings_due",
-        "_rest",
-        "_seen",
-        "_size",
-        "_stream_limit",
-        "_stream_next",
-        "_streams",
+        "_stream",
         "_yield",
-        "close_code",
-        "close_reason",
-        "close_sent",
         "end_is_due",
         "failed",
         "holding",
@@ -146,12 +188,9 @@ class Protocol:
         "is_client",
         "may_hold_long",
         "message_begun",
-        "pieces",
+        "pings_due",
         "pongs",
         "state",
-        "stream_ended",
-        "stream_kind",
-        "to_skip",
     )
 
     def __init__(
@@ -174,16 +213,11 @@ class Protocol:
         self._max_message_size = max_message_size
         self._max_fragments = max_fragments
 
+        # What most connections do not have at most times is None, or in an object that is.
         self.state: State = OPEN
-        self.close_code: int | None = None
-        """Set once `state` is CLOSED; ConnectionClosed says what it may be."""
-        self.close_reason = ""
         self.failed = False
         """The connection ended by an error of the peer's, not by a closing handshake."""
-        self.to_skip = 0
-        """Bytes still to come of a frame that was refused for its size. A peer that is busy
-        sending it learns of the close only if it may finish: many proxies, and clients that do
-        not read while they write, drop the close frame when the connection ends before."""
+        self._ending: _Ending | None = None
         self.pings_due: list[bytes] = _NONE
         """The payloads of pings that came and were not answered: see `take_pongs`."""
         self.pongs: list[bytes] = _NONE
@@ -196,75 +230,84 @@ class Protocol:
         False again, and not refused."""
         self.holds_long = False
         """That is why bytes are held back."""
-        self.pieces: list[Message] = _NONE
-        """Of the message that is streamed, until `take_pieces`: see `start_stream`."""
-        self.stream_kind = 0
-        """TEXT or BINARY once the message has begun that the last `start_stream` asked for."""
-        self.stream_ended = False
-        """The last piece is there; the caller resets it."""
-
         self.end_is_due = False
         """Whether the messages just returned are the last: once their receiver has had the chance
         to answer them, call `receive(b"")`, which ends the connection."""
-        self._due: tuple[int, str, bool] | None = None  # the end: code, reason, by an error?
         self.message_begun = False
         """Whether a message, or a frame, has come in part."""
 
-        # Input: the frame being read …
-        self._rest = b""  # the beginning of a frame's head, at most 13 bytes
-        self._frame: Header | None = None
-        self._seen = 0  # bytes of its payload so far
-        self._large: Any = None  # where its payload is written to, if it comes in pieces
-        self._control = b""  # its payload so far, where it is a control frame
-        # … and the message being read, where it is not in one piece.
-        self._kind: int | None = None  # TEXT or BINARY between its first and its last frame
-        self._message: bytearray | None = None
-        self._size = 0  # of the payloads announced so far
-        self._fragments = 0
-        self._decoder: codecs.IncrementalDecoder | None = None
+        # Input
+        self._part: _Part | None = None
         self._inflater = inflater
-        self._compressed = False  # whether the message being read is
-        self._inflated = 0  # bytes that came out of it so far
         self._yield = 0  # bytes that came out of this read
-        self._stream_next = False  # whether the next message is to be streamed
-        self._stream_limit = 0
-        self._streams = False  # whether this one is
-        self._dropped = False  # … and nobody wants it any more
+        self._stream: _Stream | None = None  # once one has been asked for
 
         # Output
         self._deflater = deflater
-        self._deflate_from = sys.maxsize if deflater is None else deflater.threshold
-        self._piece_opcode = Opcode.TEXT  # of the message being sent in pieces
+        self._piece_opcode: int = Opcode.TEXT  # of the message being sent in pieces
         self._piece_rsv = 0
         self._pings: dict[bytes, None] | None = None  # sent and not answered, the oldest first
-        self._close_frame: bytes | None = None
-        self.close_sent: tuple[int, str] | None = None
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    @property
+    def close_code(self) -> int | None:
+        """Set once `state` is CLOSED; ConnectionClosed says what it may be."""
+        return None if self._ending is None else self._ending.code
+
+    @property
+    def close_reason(self) -> str:
+        return "" if self._ending is None else self._ending.reason
+
+    @property
+    def close_sent(self) -> tuple[int, str] | None:
         """Code and reason of the close frame that this end has sent."""
+        return None if self._ending is None else self._ending.sent
+
+    @property
+    def to_skip(self) -> int:
+        """Bytes still to come of a frame that was refused for its size. A peer that is busy
+        sending it learns of the close only if it may finish: many proxies, and clients that do
+        not read while they write, drop the close frame when the connection ends before."""
+        return 0 if self._ending is None else self._ending.to_skip
+
+    def _ends(self) -> _Ending:
+        if self._ending is None:
+            self._ending = _Ending()
+        return self._ending
 
     # -- input -----------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> list[Message]:
         """Take bytes from the peer; return the messages that they complete."""
         messages: list[Message] = []
-        if self._due is not None:
-            self._apply_end(*self._due)
+        if self.end_is_due:
+            self._apply_end()
         if self.state is CLOSED:
-            self.to_skip = max(0, self.to_skip - len(data))
+            self._ends().to_skip = max(0, self.to_skip - len(data))
             return messages
-        if self._rest:
-            data = self._rest + data
-            self._rest = b""
+        part = self._part
+        if part is not None and part.rest:
+            data = part.rest + data
+            part.rest = b""
         self.holding = self.holds_long = False
         self._yield = 0
         try:
             self._read(data, messages)
         except FrameError as error:
             self._let_end(error.code, error.reason, failed=True)
-        if self._due is not None and not messages:
-            self._apply_end(*self._due)
+        if self.end_is_due and not messages:
+            self._apply_end()
         else:
-            self.message_begun = bool(self._kind is not None or self._frame or self._rest)
+            self._forget_whole()
         return messages
+
+    def _forget_whole(self) -> None:
+        """What came in part is no longer kept once it is whole."""
+        part = self._part
+        if part is not None and part.kind is None and part.frame is None and not part.rest:
+            self._part = part = None
+        self.message_begun = part is not None
 
     def room(self) -> memoryview | None:
         """Where to write the peer's next bytes, instead of giving them to `receive`.
@@ -272,80 +315,89 @@ class Protocol:
         None unless they are the inside of a large frame. The view is to be released before
         `receive_placed`.
         """
-        if self._large is None or self._frame is None:
+        part = self._part
+        if part is None or part.large is None or part.frame is None:
             return None
-        seen = self._seen
-        return wire.room(self._large, seen, min(self._frame.length - seen, ROOM_SIZE))
+        seen = part.seen
+        return wire.room(part.large, seen, min(part.frame.length - seen, ROOM_SIZE))
 
     def receive_placed(self, size: int) -> list[Message]:
         """As `receive`, of `size` bytes that were written to `room`."""
-        frame = self._frame
+        part = self._part
+        assert part is not None
+        frame = part.frame
         assert frame is not None
-        wire.placed(self._large, self._seen, size, frame.key)
-        self._seen += size
-        if self._seen < frame.length:
+        wire.placed(part.large, part.seen, size, frame.key)
+        part.seen += size
+        if part.seen < frame.length:
             return []
-        message = wire.filled(self._large)
-        self._large = self._kind = self._frame = None
+        message = wire.filled(part.large)
+        self._part = None
         self.message_begun = False
         return [message]
 
     def receive_eof(self) -> None:
         """The peer will send nothing more."""
-        if self._due is not None:
-            self._apply_end(*self._due)
+        if self.end_is_due:
+            self._apply_end()
         if self.state is not CLOSED:
             self._end(_ABNORMAL, "connection ended without a close frame")
 
     def _read(self, data: bytes, messages: list[Message]) -> None:
         position, end = 0, len(data)
         others = 0  # frames that were not whole messages
+        stream = self._stream
         while True:
-            frame = self._frame
+            part = self._part
+            frame = None if part is None else part.frame
             if frame is None:
-                if self._kind is None and not self._stream_next:
+                if (part is None or part.kind is None) and not (stream and stream.is_next):
                     position = self._read_whole(data, position, end, messages)
                     if position == end:
                         return
+                if part is None:
+                    part = self._part = _Part()
                 others += 1
                 if others + len(messages) > _FRAMES_AT_ONCE and position < end:
-                    self._rest = data[position:]
+                    part.rest = data[position:]
                     self.holding = True
                     return
                 frame = read_header(data, position)
                 if frame is None:
-                    self._rest = data[position:]
+                    part.rest = data[position:]
                     return
                 try:
-                    self._begin_frame(frame)
+                    self._begin_frame(part, frame)
                 except FrameError as error:
                     if error.code == CloseCode.MESSAGE_TOO_BIG:
-                        if self.may_hold_long and not (self._streams or self._stream_next):
-                            self._rest = data[position:]
+                        if self.may_hold_long and not (stream and (stream.lives or stream.is_next)):
+                            part.rest = data[position:]
                             self.holding = self.holds_long = True
                             return
-                        self.to_skip = max(0, frame.length - (end - position - frame.size))
+                        rest = frame.length - (end - position - frame.size)
+                        self._ends().to_skip = max(0, rest)
                     raise
                 position += frame.size
-                self._frame, self._seen = frame, 0
+                part.frame, part.seen = frame, 0
                 if (
                     frame.length >= _LARGE
                     and end - position < frame.length <= 32 * (end - position)  # or it would cost
                     and frame.opcode == Opcode.BINARY  # more than the peer has paid for
                     and frame.fin
-                    and not (self._compressed or self._streams)
+                    and not (part.compressed or (stream and stream.lives))
                 ):
-                    self._large = wire.blank(frame.length)
-            seen = self._seen
+                    part.large = wire.blank(frame.length)
+            assert part is not None
+            seen = part.seen
             take = min(frame.length - seen, end - position)
-            if self._large is not None:
-                wire.fill(self._large, seen, data, position, position + take, frame.key)
+            if part.large is not None:
+                wire.fill(part.large, seen, data, position, position + take, frame.key)
                 position += take
-                self._seen = seen + take
-                if self._seen < frame.length:
+                part.seen = seen + take
+                if part.seen < frame.length:
                     return
-                messages.append(wire.filled(self._large))
-                self._large = self._kind = self._frame = None
+                messages.append(wire.filled(part.large))
+                part.large = part.kind = part.frame = None
                 continue
             if frame.key:
                 piece = memoryview(data)[position : position + take]
@@ -353,39 +405,39 @@ class Protocol:
             else:
                 payload = data[position : position + take]
             position += take
-            self._seen = seen + take
-            frame_is_complete = self._seen == frame.length
+            part.seen = seen + take
+            frame_is_complete = part.seen == frame.length
             if frame.opcode >= Opcode.CLOSE:
-                self._control += payload
+                part.control += payload
             else:
                 is_last = frame_is_complete and frame.fin
-                if self._compressed:
-                    payload = self._inflate(payload, is_last=is_last)
-                if self._streams:
-                    self._add_piece(payload, is_last=is_last and not self.holding)
+                if part.compressed:
+                    payload = self._inflate(part, payload, is_last=is_last)
+                if stream and stream.lives:
+                    self._add_piece(part, payload, is_last=is_last and not self.holding)
                 elif is_last and not seen and frame.opcode and not self.holding:
                     # The usual case: a whole message in one frame in one read.
                     messages.append(_decode(payload) if frame.opcode == Opcode.TEXT else payload)
-                    self._kind = None
+                    part.kind = None
                 else:
-                    self._add_payload(payload, is_last=is_last and not self.holding)
+                    self._add_payload(part, payload, is_last=is_last and not self.holding)
                 if self.holding:
-                    self._rest = data[position:]
+                    part.rest = data[position:]
                     return
             if not frame_is_complete:
                 return
-            self._frame = None
+            part.frame = None
             if frame.opcode >= Opcode.CLOSE:
-                self._end_control_frame(frame.opcode)
-                if self._due is not None:
+                self._end_control_frame(part, frame.opcode)
+                if self.end_is_due:
                     return
-            elif self._streams:
+            elif stream and stream.lives:
                 if frame.fin:
-                    self._end_stream()
+                    self._end_stream(part, stream)
             elif frame.fin and (seen or not frame.opcode):
-                self._end_message(messages)
+                self._end_message(part, messages)
             if self._yield >= HOLD_SIZE and position < end:
-                self._rest = data[position:]
+                part.rest = data[position:]
                 self.holding = True
                 return
 
@@ -439,7 +491,7 @@ class Protocol:
             position = start + length
         return position
 
-    def _begin_frame(self, frame: Header) -> None:
+    def _begin_frame(self, part: _Part, frame: Header) -> None:
         """Check what the head alone can tell, before any payload is kept."""
         if frame.rsv:
             self._check_reserved_bits(frame)
@@ -448,19 +500,20 @@ class Protocol:
             wrong += " from a server" if self.is_client else " from a client"
             raise FrameError(CloseCode.PROTOCOL_ERROR, wrong)
         if frame.opcode >= Opcode.CLOSE:
-            self._control = b""
+            part.control = b""
             return
+        stream = self._stream
         if frame.opcode == Opcode.CONTINUATION:
-            if self._kind is None:
+            if part.kind is None:
                 raise FrameError(CloseCode.PROTOCOL_ERROR, "continuation of no message")
-            size, fragments = self._size + frame.length, self._fragments + 1
-            streams, compressed = self._streams, self._compressed
+            size, fragments = part.size + frame.length, part.fragments + 1
+            streams, compressed = stream is not None and stream.lives, part.compressed
         else:
-            if self._kind is not None:
+            if part.kind is not None:
                 raise FrameError(CloseCode.PROTOCOL_ERROR, "new message inside a fragmented one")
             size, fragments = frame.length, 1
-            streams, compressed = self._stream_next, frame.rsv != 0
-        limit = self._stream_limit if streams else self._max_message_size
+            streams, compressed = stream is not None and stream.is_next, frame.rsv != 0
+        limit = stream.limit if stream is not None and streams else self._max_message_size
         # What is compressed and does not shrink grows a little: no need to be precise.
         if size > (2 * limit + 1024 if compressed else limit):
             raise self._too_big(limit)
@@ -468,15 +521,16 @@ class Protocol:
             raise FrameError(
                 CloseCode.POLICY_VIOLATION, f"message of over {self._max_fragments} fragments"
             )
-        self._size, self._fragments = size, fragments
+        part.size, part.fragments = size, fragments
         if frame.opcode != Opcode.CONTINUATION:
-            self._kind = frame.opcode
-            self._compressed = compressed
-            self._inflated = 0
-            self._streams, self._stream_next = streams, False
-            self._dropped = False
-            if streams:
-                self.stream_kind = frame.opcode
+            part.kind = frame.opcode
+            part.compressed = compressed
+            part.inflated = 0
+            if stream is not None:
+                stream.lives, stream.is_next = streams, False
+                stream.dropped = False
+                if streams:
+                    stream.kind = frame.opcode
 
     def _too_big(self, limit: int) -> FrameError:
         return FrameError(CloseCode.MESSAGE_TOO_BIG, f"message over {limit} bytes")
@@ -489,45 +543,47 @@ class Protocol:
         if frame.opcode == Opcode.CONTINUATION:
             raise FrameError(CloseCode.PROTOCOL_ERROR, "RSV1 in a continuation frame")
 
-    def _inflate(self, payload: bytes, *, is_last: bool) -> bytes:
+    def _inflate(self, part: _Part, payload: bytes, *, is_last: bool) -> bytes:
         """Inflate a part of a message, but never more than a message may have.
 
         Where `holding` is true afterwards, there is more of it.
         """
         assert self._inflater is not None
-        limit = self._stream_limit if self._streams else self._max_message_size
-        room = limit - self._inflated
-        most = min(room + 1, HOLD_SIZE) if self._streams else room + 1
+        stream = self._stream
+        streams = stream is not None and stream.lives
+        limit = stream.limit if stream is not None and streams else self._max_message_size
+        room = limit - part.inflated
+        most = min(room + 1, HOLD_SIZE) if streams else room + 1
         inflated = self._inflater.inflate(payload, max(most, 1), is_last=is_last)
-        self._inflated += len(inflated)
+        part.inflated += len(inflated)
         self._yield += len(inflated)
         if len(inflated) > room:
-            if not self.may_hold_long or self._streams:
-                assert self._frame is not None
-                self.to_skip = self._frame.length - self._seen
+            if not self.may_hold_long or streams:
+                assert part.frame is not None
+                self._ends().to_skip = part.frame.length - part.seen
                 raise self._too_big(limit)
             self.holding = self.holds_long = True
         elif self._inflater.has_more:
             self.holding = True
         return inflated
 
-    def _add_payload(self, payload: bytes, *, is_last: bool) -> None:
-        if self._message is None:
-            self._message = bytearray(payload)
+    def _add_payload(self, part: _Part, payload: bytes, *, is_last: bool) -> None:
+        if part.message is None:
+            part.message = bytearray(payload)
         else:
-            self._message += payload
-        if self._kind == Opcode.TEXT:
+            part.message += payload
+        if part.kind == Opcode.TEXT:
             # Checked as it comes, so that bad text fails at once and not after the last fragment.
-            self._decode_part(payload, is_last=is_last)
+            self._decode_part(part, payload, is_last=is_last)
 
-    def _decode_part(self, payload: bytes, *, is_last: bool) -> str:
-        if self._decoder is None:
-            self._decoder = _new_utf8_decoder()
+    def _decode_part(self, part: _Part, payload: bytes, *, is_last: bool) -> str:
+        if part.decoder is None:
+            part.decoder = _new_utf8_decoder()
         try:
-            text = self._decoder.decode(payload, is_last)
+            text = part.decoder.decode(payload, is_last)
         except UnicodeDecodeError:
             raise FrameError(CloseCode.INVALID_DATA, "text is not UTF-8") from None
-        kept, _ = self._decoder.getstate()
+        kept, _ = part.decoder.getstate()
         if kept[:1] == b"\xed" and kept[1:] >= b"\xa0":  # a surrogate, which it lets begin
             raise FrameError(CloseCode.INVALID_DATA, "text is not UTF-8")
         return text
@@ -535,72 +591,94 @@ class Protocol:
     # -- input in pieces -------------------------------------------------------------------------
 
     def start_stream(self, max_size: int | None) -> None:
-        """Give the next message, or what has begun of one, by `pieces` and not as a message.
+        """Give the next message, or what has begun of one, by `take_pieces` and not as a message.
 
         `max_size` is its limit in bytes, where that is above `max_message_size`; None: none.
         """
         if max_size is None:
             max_size = sys.maxsize // 4
-        self._stream_limit = max(max_size, self._max_message_size)
-        self.stream_kind = 0
-        if self._due is not None:
+        if self._stream is None:
+            self._stream = _Stream()
+        stream, part = self._stream, self._part
+        stream.limit = max(max_size, self._max_message_size)
+        stream.kind = 0
+        if self.end_is_due:
             return  # nothing more will come
-        if self._kind is None or self._streams:
-            self._stream_next = True
+        if part is None or part.kind is None or stream.lives:
+            stream.is_next = True
             return
-        self._streams = True
-        self._dropped = False
-        self.stream_kind = self._kind
-        if self._large is not None:
-            self._message = bytearray(wire.filled(self._large)[: self._seen])
-            self._large = None
-        begun = self._message or b""
-        if self._kind == Opcode.TEXT:
-            kept = self._decoder.getstate()[0] if self._decoder is not None else b""
-            self._put_piece(begun[: len(begun) - len(kept)].decode())
+        stream.lives = True
+        stream.dropped = False
+        stream.kind = part.kind
+        if part.large is not None:
+            part.message = bytearray(wire.filled(part.large)[: part.seen])
+            part.large = None
+        begun = part.message or b""
+        if part.kind == Opcode.TEXT:
+            kept = part.decoder.getstate()[0] if part.decoder is not None else b""
+            self._put_piece(stream, begun[: len(begun) - len(kept)].decode())
         else:
-            self._put_piece(bytes(begun))
-        self._message = None
+            self._put_piece(stream, bytes(begun))
+        part.message = None
+
+    @property
+    def stream_kind(self) -> int:
+        """TEXT or BINARY once the message has begun that the last `start_stream` asked for."""
+        return 0 if self._stream is None else self._stream.kind
 
     def take_pieces(self) -> list[Message]:
         """Return what has come of the message that is streamed."""
-        pieces, self.pieces = self.pieces, _NONE
+        stream = self._stream
+        if stream is None:
+            return _NONE
+        pieces, stream.pieces = stream.pieces, _NONE
         return pieces
+
+    def take_stream_end(self) -> bool:
+        """Whether its last piece has come; told once."""
+        stream = self._stream
+        if stream is None or not stream.ended:
+            return False
+        stream.ended = False
+        return True
 
     def drop_stream(self) -> None:
         """Nobody wants the rest of it, or no longer waits for it to begin."""
-        self._stream_next = False
-        self._dropped = self._streams
-        self.pieces = _NONE
-        self.stream_ended = False
+        stream = self._stream
+        if stream is not None:
+            stream.is_next = False
+            stream.dropped = stream.lives
+            stream.pieces = _NONE
+            stream.ended = False
 
-    def _add_piece(self, payload: bytes, *, is_last: bool) -> None:
-        if self._kind == Opcode.TEXT:
-            self._put_piece(self._decode_part(payload, is_last=is_last))
-        else:
-            self._put_piece(payload)
+    def _add_piece(self, part: _Part, payload: bytes, *, is_last: bool) -> None:
+        assert self._stream is not None
+        piece: Message = payload
+        if part.kind == Opcode.TEXT:
+            piece = self._decode_part(part, payload, is_last=is_last)
+        self._put_piece(self._stream, piece)
 
-    def _put_piece(self, piece: Message) -> None:
-        if piece and not self._dropped:
-            if not self.pieces:
-                self.pieces = []
-            self.pieces.append(piece)
+    def _put_piece(self, stream: _Stream, piece: Message) -> None:
+        if piece and not stream.dropped:
+            if not stream.pieces:
+                stream.pieces = []
+            stream.pieces.append(piece)
 
-    def _end_stream(self) -> None:
-        self.stream_ended = not self._dropped
-        self._kind = None
-        self._streams = False
-        self._decoder = None
+    def _end_stream(self, part: _Part, stream: _Stream) -> None:
+        stream.ended = not stream.dropped
+        stream.lives = False
+        part.kind = None
+        part.decoder = None
 
-    def _end_message(self, messages: list[Message]) -> None:
-        payload = bytes(self._message or b"")
-        messages.append(wire.decode(payload) if self._kind == Opcode.TEXT else payload)
-        self._kind = None
-        self._message = None
-        self._decoder = None
+    def _end_message(self, part: _Part, messages: list[Message]) -> None:
+        payload = bytes(part.message or b"")
+        messages.append(wire.decode(payload) if part.kind == Opcode.TEXT else payload)
+        part.kind = None
+        part.message = None
+        part.decoder = None
 
-    def _end_control_frame(self, opcode: int) -> None:
-        payload, self._control = self._control, b""
+    def _end_control_frame(self, part: _Part, opcode: int) -> None:
+        payload, part.control = part.control, b""
         if opcode == Opcode.PING:
             if not self.pings_due:
                 self.pings_due = []
@@ -616,10 +694,11 @@ class Protocol:
             self._let_end(*read_close_payload(payload), failed=False)
 
     def _let_end(self, code: int, reason: str, *, failed: bool) -> None:
-        self._due = (code, reason, failed)
+        self._ends().due = (code, reason, failed)
         self.end_is_due = True
 
-    def _apply_end(self, code: int, reason: str, failed: bool) -> None:
+    def _apply_end(self) -> None:
+        code, reason, failed = self._ends().due or (_ABNORMAL, "", True)
         if failed:
             self.fail(code, reason)
         else:
@@ -633,7 +712,8 @@ class Protocol:
         """Return the frame of a message where that is quick, else None: then `send` has to."""
         key = _new_key() if self.is_client and self._is_masked else b""
         frame = wire.whole_frame(message, key)
-        if frame is not None and len(frame) > self._deflate_from:
+        deflater = self._deflater
+        if deflater is not None and frame is not None and len(frame) > deflater.threshold:
             return None  # perhaps to be compressed
         return frame
 
@@ -644,7 +724,9 @@ class Protocol:
         or there is no room."""
         key = _new_key() if self.is_client and self._is_masked else b""
         size = wire.put_frame(room, place, message, key)
-        return size if size <= self._deflate_from else 0
+        if self._deflater is not None and size > self._deflater.threshold:
+            return 0
+        return size
 
     def send(self, message: Message | bytearray | memoryview) -> list[Frame]:
         """Return the frames of a message. Raises TypeError for what is not one.
@@ -658,7 +740,7 @@ class Protocol:
             opcode, payload = Opcode.BINARY, bytes(message)
         else:
             raise TypeError(f"a message is str or bytes, not {type(message).__name__}")
-        if len(payload) >= self._deflate_from:
+        if self._deflater is not None and len(payload) >= self._deflater.threshold:
             return self._send_compressed(opcode, payload)
         return self._frames_of(opcode, payload)
 
@@ -719,7 +801,9 @@ class Protocol:
         can take the same."""
         if self.is_client:
             return self.send(message.message)  # masked, and so different for each
-        deflater = self._deflater if message.size >= self._deflate_from else None
+        deflater = self._deflater
+        if deflater is not None and message.size < deflater.threshold:
+            deflater = None
         key = None if deflater is None else deflater.shared_key
         frames = message.frames.get(key)
         if frames is None:
@@ -736,7 +820,9 @@ class Protocol:
     def shared_whole(self, message: SharedMessage) -> bytes | None:
         """What `send_shared` returns where that is one frame in one buffer, and not compressed;
         else None."""
-        if self.is_client or message.size >= self._deflate_from:
+        if self.is_client:
+            return None
+        if self._deflater is not None and message.size >= self._deflater.threshold:
             return None
         return message.whole
 
@@ -786,28 +872,27 @@ class Protocol:
 
     def take_close(self) -> bytes | None:
         """Return the close frame to write, behind all else, if one is due."""
-        frame, self._close_frame = self._close_frame, None
+        if self._ending is None:
+            return None
+        frame, self._ending.frame = self._ending.frame, None
         return frame
 
     def _queue_close(self, payload: bytes) -> None:
-        if self.close_sent is None:
-            self.close_sent = read_close_payload(payload)
-            self._close_frame = self._control_frame(Opcode.CLOSE, payload)
+        ending = self._ends()
+        if ending.sent is None:
+            ending.sent = read_close_payload(payload)
+            ending.frame = self._control_frame(Opcode.CLOSE, payload)
 
     def _end(self, code: int, reason: str) -> None:
-        self._due = None
-        self.end_is_due = self.message_begun = False
+        ending = self._ends()
+        ending.due = None
+        ending.code, ending.reason = int(code), reason
+        self.end_is_due = self.message_begun = self.holding = self.holds_long = False
         self.state = CLOSED
-        self.close_code, self.close_reason = int(code), reason
-        self._rest = b""
-        self._frame = None
-        self._large = None
-        self._kind = None
-        self._message = None
-        self._decoder = None
-        self._streams = self._stream_next = self.holding = self.holds_long = False
+        self._part = None
+        if self._stream is not None:
+            self._stream.lives = self._stream.is_next = False
         self._inflater = self._deflater = None
-        self._deflate_from = sys.maxsize
 
     def _control_frame(self, opcode: Opcode, payload: bytes) -> bytes:
         return b"".join(self._frame_of(opcode, payload))

@@ -25,6 +25,7 @@ from gevent.pool import Pool
 
 from . import tls
 from .assets import is_asked_for as is_file
+from .connections import Connections
 from .draining import IdleConnections, close_all
 from .endpoint import Dispatcher, Endpoint, Runner, is_endpoint
 from .entrance import Arrival, Entrance
@@ -116,7 +117,7 @@ class Server:
         self.flash_policy_server: FlashPolicyServer | None = None
         """What answers Flash Player on a port of its own."""
         self._stopping = Event()
-        self.connections: set[WebSocket] = set()
+        self.connections = Connections()
         """The open WebSockets."""
         self._counts_addresses = self.options.max_connections_per_address is not None
         self._addresses: dict[str, int] = {}  # how many each client address has, if that counts
@@ -309,7 +310,9 @@ class HTTPServer(pywsgi.WSGIServer):
             owner.options.max_handlers, owner.options.dispatch_timeout, self._end_endpoint
         )
         self.idle = IdleConnections()
-        self.kept: set[WebSocket | Arrival] = set()  # the connections that have no greenlet
+        # The connections that have no greenlet: those that are waited for, and how many WebSockets.
+        self.arrivals: set[Arrival] = set()
+        self._kept = 0
         self._workers = Workers()  # of those that came by _entrance
         self._running = self._workers.running
         self._max_connections = owner.options.max_connections or _max_open_files()
@@ -415,7 +418,8 @@ class HTTPServer(pywsgi.WSGIServer):
     # -- those that have come in by the entrance, in the hub -------------------------------------
 
     def has_room(self) -> bool:
-        return self._served + len(self._running) + len(self.kept) < self._max_connections
+        without_greenlet = self._kept + len(self.arrivals)
+        return self._served + len(self._running) + without_greenlet < self._max_connections
 
     def serve_unread(self, sock: Any, address: Any, deadline: float) -> None:
         self._workers.start(_Call(self.serve_by_pywsgi, sock, address, deadline))
@@ -456,29 +460,48 @@ class HTTPServer(pywsgi.WSGIServer):
             return
         runner = self.new_runner(handler, websocket)
         host.open_websocket(websocket, accepted)
-        websocket.start_endpoint(runner)
+        self.start_endpoint(runner)
 
     def new_runner(self, kind: type[Endpoint], websocket: WebSocket) -> Runner:
         """An Endpoint for a WebSocket, which is about to be open."""
         endpoint = kind()
         endpoint.ws = websocket
-        runner = Runner(endpoint, self.dispatcher)
-        self.keep(websocket)
-        return runner
+        return Runner(endpoint, self.dispatcher)
+
+    def start_endpoint(self, runner: Runner) -> None:
+        """Its WebSocket is open: from now on it needs no greenlet."""
+        self._keep_websocket(runner.websocket)
+        runner.websocket.start_endpoint(runner)
 
     def _end_endpoint(self, websocket: WebSocket) -> None:
-        self.forget(websocket)
+        self._forget_websocket(websocket)
         self.owner.remove(websocket)
         report_end(websocket, address_name(websocket.request.client), self.owner.options)
 
-    def keep(self, connection: WebSocket | Arrival) -> None:
-        """Count a connection that has no greenlet, or not until its end."""
-        self.kept.add(connection)
+    def _keep_websocket(self, websocket: WebSocket) -> None:
+        """Count one that has no greenlet, or not until its end."""
+        if not websocket.is_kept:
+            websocket.is_kept = True
+            self._kept += 1
+            self._none_kept.clear()
+
+    def _forget_websocket(self, websocket: WebSocket) -> None:
+        if websocket.is_kept:
+            websocket.is_kept = False
+            self._kept -= 1
+            self._tell_if_none_kept()
+
+    def keep(self, arrival: Arrival) -> None:
+        """Count a connection that is waited for."""
+        self.arrivals.add(arrival)
         self._none_kept.clear()
 
-    def forget(self, connection: WebSocket | Arrival) -> None:
-        self.kept.discard(connection)
-        if not self.kept:
+    def forget(self, arrival: Arrival) -> None:
+        self.arrivals.discard(arrival)
+        self._tell_if_none_kept()
+
+    def _tell_if_none_kept(self) -> None:
+        if not (self._kept or self.arrivals):
             self._none_kept.set()
 
     def close(self) -> None:
@@ -489,7 +512,7 @@ class HTTPServer(pywsgi.WSGIServer):
 
     def join(self) -> None:
         """Wait until every connection has ended."""
-        while self._running or self.kept or self._handlers:
+        while self._running or self._kept or self.arrivals or self._handlers:
             self._none_kept.wait()
             gevent.joinall(list(self._running))
             self._handlers.join()
@@ -504,8 +527,11 @@ class HTTPServer(pywsgi.WSGIServer):
         self._handlers.kill(block=False)
         self._workers.kill()
         self.dispatcher.kill()
-        for connection in list(self.kept):
-            connection.abort()
+        for arrival in list(self.arrivals):
+            arrival.abort()
+        for websocket in self.owner.connections:
+            if websocket.is_kept:
+                websocket.abort()
 
     # -- the http carrier ------------------------------------------------------------------------
 
@@ -535,13 +561,13 @@ class HTTPServer(pywsgi.WSGIServer):
         self.serve_websocket(host, handler, request)
 
     def _add_by_http(self, websocket: WebSocket) -> None:
-        self.keep(websocket)
+        self._keep_websocket(websocket)
         self.owner.add(websocket)
         if self.closed:
             websocket.close(CloseCode.GOING_AWAY, "server is stopping")
 
     def _remove_by_http(self, websocket: WebSocket) -> None:
-        self.forget(websocket)
+        self._forget_websocket(websocket)
         self.owner.remove(websocket)
 
     def _end_idle_of_sessions(self) -> None:

@@ -7,7 +7,6 @@ same however many there are, and slots without an entry cost nothing.
 from __future__ import annotations
 
 import heapq
-import math
 import sys
 import time
 from typing import Final, Protocol
@@ -27,6 +26,9 @@ class Timed(Protocol):
     timer_slot: int
     """The wheel's own mark; 0: not set."""
 
+    timer_place: int
+    """The wheel's own, too."""
+
     def on_timer(self, now: float) -> float | None:
         """Called in the hub at or soon after the deadline; returns the next one, or None."""
 
@@ -45,25 +47,27 @@ class TimerWheel:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._slots: dict[int, set[Timed]] = {}
+        # Entries know their places: a set would take several times the memory of a list.
+        self._slots: dict[int, list[Timed]] = {}
         self._order: list[int] = []  # a heap of the keys of _slots
         self._timer = hub.loop.timer(0)
-        self._next: int | None = None  # the slot that the timer is set for
+        self._next = 0  # the slot that the timer is set for; 0: none
         self._last = 0  # the slot worked off last, or being worked off
 
     def set(self, entry: Timed, when: float) -> None:
         """Call `entry.on_timer` at `when`, and no longer at the time set before."""
-        slot = max(math.ceil(when / SLOT), self._last + 1)
+        slot = max(int(when / SLOT) + 1, self._last + 1)
         if entry.timer_slot == slot:
             return
         self.cancel(entry)
         entry.timer_slot = slot
         entries = self._slots.get(slot)
         if entries is None:
-            entries = self._slots[slot] = set()
+            entries = self._slots[slot] = []
             heapq.heappush(self._order, slot)
-        entries.add(entry)
-        if self._next is None or slot < self._next:
+        entry.timer_place = len(entries)
+        entries.append(entry)
+        if not self._next or slot < self._next:
             self._arm(slot)
 
     def cancel(self, entry: Timed) -> None:
@@ -72,13 +76,17 @@ class TimerWheel:
             # The slot may be the one that is being worked off, and no longer listed.
             entries = self._slots.get(entry.timer_slot)
             if entries is not None:
-                entries.discard(entry)
+                last = entries.pop()
+                if last is not entry:
+                    place = entry.timer_place
+                    entries[place] = last
+                    last.timer_place = place
             entry.timer_slot = 0
 
-    def _arm(self, slot: int | None) -> None:
+    def _arm(self, slot: int) -> None:
         self._timer.stop()
         self._next = slot
-        if slot is not None:
+        if slot:
             # Not below a millisecond: libuv knows none that short, and gevent warns of it.
             delay = max(0.001, slot * SLOT - time.monotonic())
             self._timer.close()
@@ -96,7 +104,7 @@ class TimerWheel:
                 self._call(entries.pop(), now)
             if not entries:
                 del self._slots[heapq.heappop(self._order)]
-        self._arm(self._order[0] if self._order else None)
+        self._arm(self._order[0] if self._order else 0)
 
     def _call(self, entry: Timed, now: float) -> None:
         entry.timer_slot = 0

@@ -1,7 +1,7 @@
 from plainsocket cimport wire
 from plainsocket.carriers cimport calls
 from plainsocket.carriers.base cimport Carrier
-from plainsocket.deadlines cimport Deadlines
+from plainsocket.deadlines cimport Common, Deadlines
 from plainsocket.protocol cimport Protocol, SharedMessage
 from plainsocket.flag cimport flag
 
@@ -11,33 +11,26 @@ cdef double _CORK_TIME
 
 cdef class WebSocket(Deadlines):
     cdef object __weakref__
-    cdef readonly double _batch_end
-    cdef readonly double _batch_time
-    cdef readonly double _cork_end
     cdef readonly object _endpoint
     cdef readonly object _gone
-    cdef readonly object _hub
     cdef readonly list _messages
     cdef readonly Py_ssize_t _messages_size
-    cdef readonly Py_ssize_t _next
     cdef readonly object _ping_waiters
-    cdef readonly Py_ssize_t _read_limit
     cdef readonly object _receiver
     cdef readonly object _request
     cdef readonly list _senders
-    cdef readonly double _sent_at
     cdef readonly object _stream
     cdef readonly object _streamer
-    cdef readonly unsigned long _thread
-    cdef readonly Py_ssize_t _write_limit
-    cdef readonly object latency
     cdef readonly Py_ssize_t messages_sent
+    cdef readonly double _latency
     cdef readonly double opened_at
-    cdef readonly flag _delivering
+    cdef readonly int _next
+    cdef public int place
     cdef readonly flag _deliver_scheduled
     cdef readonly flag _discarding
     cdef readonly flag _flush_due
     cdef readonly flag _sender_scheduled
+    cdef public flag is_kept
 
     cpdef begin_batch(self)
     cpdef end_batch(self)

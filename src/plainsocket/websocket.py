@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import gevent
-from gevent import get_hub
 from gevent.event import AsyncResult, Event
 
 from . import wire
 from .carriers import calls
 from .carriers.base import Carrier, Receiver
 from .carriers.tcp import TcpCarrier
-from .deadlines import Deadlines
+from .deadlines import Common, Deadlines
 from .deflate import SharedCompressors, halves
 from .errors import ConnectionClosed, WebSocketError
 from .frames import CloseCode, Opcode, close_payload
@@ -47,33 +46,26 @@ class WebSocket(Deadlines):
 
     __slots__ = (
         "__weakref__",
-        "_batch_end",
-        "_batch_time",
-        "_cork_end",
-        "_delivering",
         "_deliver_scheduled",
         "_discarding",
         "_endpoint",
         "_flush_due",
         "_gone",
-        "_hub",
         "_messages",
         "_messages_size",
         "_next",
         "_ping_waiters",
-        "_read_limit",
         "_receiver",
         "_request",
         "_sender_scheduled",
-        "_sent_at",
         "_senders",
         "_stream",
         "_streamer",
-        "_thread",
-        "_write_limit",
-        "latency",
+        "_latency",
+        "is_kept",
         "messages_sent",
         "opened_at",
+        "place",
     )
 
     def __init__(
@@ -88,10 +80,10 @@ class WebSocket(Deadlines):
 
         `carrier` is for another one than tcp: there frames are not masked.
         """
-        hub = get_hub()
+        common = Common.of(options)
         deflater = inflater = None
         if request.compression is not None:
-            shared = SharedCompressors.of_hub(hub)
+            shared = SharedCompressors.of_hub(common.hub)
             deflater, inflater = halves(request.compression, role, options, shared)
         protocol = Protocol(
             role,
@@ -104,14 +96,9 @@ class WebSocket(Deadlines):
         protocol.may_hold_long = True
         now = calls.monotonic()
         looks_at_compressor = deflater is not None and deflater.keeps_memory
-        Deadlines.__init__(self, options, protocol, hub, now, looks_at_compressor)
+        Deadlines.__init__(self, common, protocol, now, looks_at_compressor)
         self._carrier = TcpCarrier(self) if carrier is None else carrier(self)
         self._request: Any = request  # or what reads it where somebody asks
-        self._read_limit = options.read_limit  # attributes of our own are found faster
-        self._write_limit = options.write_limit
-        self._batch_time = options.batch_time
-        self._hub = hub
-        self._thread = calls.this_thread()
         self._gone: Event | None = None
         self._endpoint: Runner | None = None  # what takes the messages, if not receive()
 
@@ -125,19 +112,18 @@ class WebSocket(Deadlines):
         self._streamer: Any = None
         self._stream: MessageStream | None = None  # of the message being received in pieces
         self._discarding = False
-        self._delivering = False
         self._deliver_scheduled = False
         self._flush_due = False  # whether the end of the loop's turn will flush
-        self._batch_end = 0.0
-        self._cork_end = 0.0
-        self._sent_at = 0.0  # when, in this batch and since the last message was taken; 0: not
 
         self._ping_waiters: dict[bytes, AsyncResult[float]] | None = None
-        self.latency: float | None = None
-        """Round trip of the last answered ping in seconds, keepalive's included; None before."""
+        self._latency = -1.0
         self.messages_sent = 0
         self.opened_at = now
         """When the connection opened, by `time.monotonic()`."""
+        self.is_kept = False
+        """The server's: whether it is counted as one without a greenlet."""
+        self.place = -1
+        """The server's, too (see Connections)."""
 
     # -- what it is ------------------------------------------------------------------------------
 
@@ -191,6 +177,11 @@ class WebSocket(Deadlines):
         return self._carrier.buffered
 
     @property
+    def latency(self) -> float | None:
+        """Round trip of the last answered ping in seconds, keepalive's included; None before."""
+        return None if self._latency < 0 else self._latency
+
+    @property
     def closed(self) -> bool:
         """Whether the connection is over and the last message has been taken."""
         return (
@@ -236,9 +227,10 @@ class WebSocket(Deadlines):
         if self._next >= len(self._messages):
             return False
         # A clock read for each message, in `send` or here, is enough.
-        now = self._sent_at or calls.monotonic()
-        self._sent_at = 0.0
-        return now <= self._batch_end
+        common = self._common
+        now = common.sent_at or calls.monotonic()
+        common.sent_at = 0.0
+        return now <= common.batch_end
 
     def _take(self) -> Message:
         message: Message = self._messages[self._next]
@@ -248,7 +240,7 @@ class WebSocket(Deadlines):
             self._messages = _NONE
             self._next = 0
         self._messages_size -= wire.length(message) + _MESSAGE_COST
-        if self._paused and self._messages_size <= self._read_limit // 2:
+        if self._paused and self._messages_size <= self._common.read_limit // 2:
             self._resume_reading()
         return message
 
@@ -287,7 +279,7 @@ class WebSocket(Deadlines):
         self._check_thread()
         self.leave_stream()
         if self.has_messages():
-            if calls.monotonic() > self._batch_end and not self._wait_for_message(timeout):
+            if calls.monotonic() > self._common.batch_end and not self._wait_for_message(timeout):
                 raise self._closed_error()
             return MessageStream.of(self._take())
         self._check_receiver()
@@ -307,7 +299,7 @@ class WebSocket(Deadlines):
     def receive_piece(self, stream: MessageStream) -> Message | None:
         """For MessageStream: its next piece, None behind the last."""
         self._check_thread()
-        if not stream.pieces or calls.monotonic() > self._batch_end:
+        if not stream.pieces or calls.monotonic() > self._common.batch_end:
             if stream.is_complete and not stream.pieces:
                 self.leave_stream()
                 return None
@@ -343,13 +335,12 @@ class WebSocket(Deadlines):
         for piece in protocol.take_pieces():
             stream.pieces.append(piece)
             self._messages_size += len(piece) + _MESSAGE_COST
-        if protocol.stream_ended:
-            protocol.stream_ended = False
+        if protocol.take_stream_end():
             stream.is_complete = True
             self.messages_received += 1
 
     def _resume_if_taken(self) -> None:
-        if self._paused and self._messages_size <= self._read_limit // 2:
+        if self._paused and self._messages_size <= self._common.read_limit // 2:
             self._resume_reading()
 
     def _has_something(self) -> bool:
@@ -387,7 +378,7 @@ class WebSocket(Deadlines):
         self._receiver = calls.current()
         try:
             while True:
-                calls.switch(self._hub)
+                calls.switch(self._common.hub)
                 if self._has_something():
                     return True
                 if self._protocol.state is CLOSED:
@@ -406,7 +397,7 @@ class WebSocket(Deadlines):
     def _schedule_deliver(self) -> None:
         if not self._deliver_scheduled:
             self._deliver_scheduled = True
-            self._hub.loop.run_callback(self._scheduled_deliver)
+            self._common.hub.loop.run_callback(self._scheduled_deliver)
 
     def _scheduled_deliver(self) -> None:
         self._deliver_scheduled = False
@@ -439,15 +430,17 @@ class WebSocket(Deadlines):
 
     def begin_batch(self) -> None:
         """In the hub: let what is sent until `end_batch` leave together."""
+        common = self._common
         now = calls.monotonic()
-        self._batch_end = now + self._batch_time
-        self._sent_at = 0.0
-        self._cork_end = now + _CORK_TIME
-        self._delivering = True
+        common.batch_end = now + common.batch_time
+        common.cork_end = now + _CORK_TIME
+        common.sent_at = 0.0
+        common.delivering = self
         self._carrier.cork()
 
     def end_batch(self) -> None:
-        self._delivering = False
+        self._common.delivering = None
+        self._common.sent_at = 0.0
         self._carrier.uncork()
         if self._carrier.buffered:
             self._watch_for_stall()
@@ -476,10 +469,10 @@ class WebSocket(Deadlines):
 
     def _resume_reading(self) -> None:
         self._paused = False
-        if self._ping_sent is not None:
+        if self._ping_sent:
             self._ping_sent = calls.monotonic()
         if self._protocol.holding:
-            self._hub.loop.run_callback(self._read_on)
+            self._common.hub.loop.run_callback(self._read_on)
         else:
             self._carrier.resume_reading()
 
@@ -504,13 +497,13 @@ class WebSocket(Deadlines):
         Waits while `write_limit` bytes or more are waiting to leave. Raises ConnectionClosed when
         the connection is closing or over, TypeError for what is not a message.
         """
-        carrier, protocol = self._carrier, self._protocol
+        carrier, protocol, common = self._carrier, self._protocol, self._common
         if protocol.state is not OPEN or carrier.broken:
             raise self._closed_error()
         self._check_thread()
-        if carrier.buffered >= self._write_limit or self._senders:
+        if carrier.buffered >= self._common.write_limit or self._senders:
             self._wait_for_room()
-        if not (self._delivering and carrier.write_whole(protocol, message)):
+        if not (common.delivering is self and carrier.write_whole(protocol, message)):
             frame = protocol.send_whole(message)
             if frame is not None:
                 carrier.write_frame(frame)
@@ -518,13 +511,13 @@ class WebSocket(Deadlines):
                 carrier.write(protocol.send(message))
         self.messages_sent += 1
         if carrier.buffered:
-            if not self._delivering:
+            if common.delivering is not self:
                 self._watch_for_stall()
                 return
-            self._sent_at = calls.monotonic()
-            if carrier.buffered > _CORK_SIZE or self._sent_at > self._cork_end:
+            common.sent_at = calls.monotonic()
+            if carrier.buffered > _CORK_SIZE or common.sent_at > common.cork_end:
                 carrier.flush()
-                self._cork_end = calls.monotonic() + _CORK_TIME
+                common.cork_end = calls.monotonic() + _CORK_TIME
 
     def queue_shared(self, message: SharedMessage) -> bool:
         """For broadcast: as `send`, but what is accepted leaves at the end of the loop's turn.
@@ -537,16 +530,16 @@ class WebSocket(Deadlines):
         self._check_thread()
         if self._senders:
             return False
-        if carrier.buffered >= self._write_limit:
+        if carrier.buffered >= self._common.write_limit:
             carrier.flush()  # of this turn's messages perhaps none has left
-            if carrier.buffered >= self._write_limit:
+            if carrier.buffered >= self._common.write_limit:
                 return False
         frame = protocol.shared_whole(message)
         frames = protocol.send_shared(message) if frame is None else _NONE
-        if not self._delivering and not self._flush_due:
+        if self._common.delivering is not self and not self._flush_due:
             self._flush_due = True
             carrier.cork()
-            _flush_at_end_of_turn(self._hub, self)
+            _flush_at_end_of_turn(self._common.hub, self)
         if frame is not None:
             carrier.write_frame(frame)
         else:
@@ -559,7 +552,7 @@ class WebSocket(Deadlines):
     def end_turn(self) -> None:
         """In the hub: let go what was queued."""
         self._flush_due = False
-        if not self._delivering:
+        if self._common.delivering is not self:
             self._carrier.uncork()
             if self._carrier.buffered:
                 self._watch_for_stall()
@@ -652,7 +645,7 @@ class WebSocket(Deadlines):
             if self._senders[0] is me and self._has_room:
                 return
             self._watch_for_stall()
-            calls.switch(self._hub)
+            calls.switch(self._common.hub)
 
     @property
     def _can_send(self) -> bool:
@@ -660,12 +653,12 @@ class WebSocket(Deadlines):
 
     @property
     def _has_room(self) -> bool:
-        return self._carrier.buffered < self._write_limit
+        return self._carrier.buffered < self._common.write_limit
 
     def _schedule_next_sender(self) -> None:
         if self._senders and not self._sender_scheduled:
             self._sender_scheduled = True
-            self._hub.loop.run_callback(self._release_sender)
+            self._common.hub.loop.run_callback(self._release_sender)
 
     def _release_sender(self) -> None:
         """In the hub: let the first waiting sender look again; it hands on to the next."""
@@ -695,12 +688,12 @@ class WebSocket(Deadlines):
             self._ping_waiters = {}
         self._ping_waiters[payload] = waiter
         try:
-            with gevent.Timeout(self._options.ping_timeout) as timer:
+            with gevent.Timeout(self._common.options.ping_timeout) as timer:
                 return cast(float, waiter.get())
         except gevent.Timeout as expired:
             if expired is not timer:
                 raise
-            raise TimeoutError(f"no pong within {self._options.ping_timeout} s") from None
+            raise TimeoutError(f"no pong within {self._common.options.ping_timeout} s") from None
         finally:
             del self._ping_waiters[payload]
             if not self._ping_waiters:
@@ -771,11 +764,11 @@ class WebSocket(Deadlines):
         return ConnectionClosed(CloseCode.ABNORMAL_CLOSURE, "connection lost")
 
     def _check_thread(self) -> None:
-        if calls.this_thread() != self._thread:
+        if calls.this_thread() != self._common.thread:
             raise RuntimeError("a WebSocket belongs to the thread that it was made in")
 
     def _check_not_in_hub(self) -> None:
-        if calls.current() is self._hub:
+        if calls.current() is self._common.hub:
             raise RuntimeError("a WebSocket can't wait in gevent's hub")
 
     # -- what the carrier reports, in the hub ----------------------------------------------------
@@ -784,10 +777,10 @@ class WebSocket(Deadlines):
         """Begin on `sock`; `early` has been read already, `head` goes out first."""
         now = calls.monotonic()
         self._sign_of_life = self.opened_at = now
-        if self._options.ping_interval is not None:
-            self._set_timer(now + self._options.ping_interval)
-        if self._compressor_look is not None:
-            self._set_timer(self._compressor_look)
+        if self._common.options.ping_interval is not None:
+            self._set_timer(now + self._common.options.ping_interval)
+        if self._due is not None and self._due.compressor_look is not None:
+            self._set_timer(self._due.compressor_look)
         self._carrier.start(sock, early, head=head)
 
     def data_received(self, data: bytes) -> None:
@@ -830,11 +823,11 @@ class WebSocket(Deadlines):
         if protocol.state is CLOSED:
             self._after_end()
             self._deliver()
-        if protocol.message_begun and self._message_mark is None:
+        if protocol.message_begun and (self._due is None or self._due.message is None):
             self._mark_message(self._sign_of_life)
-            self._set_timer(self._sign_of_life + self._options.message_timeout)
+            self._set_timer(self._sign_of_life + self._common.options.message_timeout)
         if protocol.state is not CLOSED and (
-            protocol.holding or self._messages_size > self._read_limit
+            protocol.holding or self._messages_size > self._common.read_limit
         ):
             self._paused = True
             self._carrier.pause_reading()
@@ -860,7 +853,7 @@ class WebSocket(Deadlines):
 
     def carrier_closed(self) -> None:
         self._protocol.receive_eof()
-        self._timers.cancel(self)
+        self._common.timers.cancel(self)
         if self._ping_waiters is not None:
             for waiter in list(self._ping_waiters.values()):
                 waiter.set_exception(self._closed_error())
@@ -873,14 +866,14 @@ class WebSocket(Deadlines):
         now = calls.monotonic()
         written = self._pings_written or {}
         for payload in self._protocol.take_answered():
-            self.latency = now - written.pop(payload, now)
+            self._latency = now - written.pop(payload, now)
             waiter = self._ping_waiters.get(payload) if self._ping_waiters else None
             if waiter is not None:
-                waiter.set(self.latency)
+                waiter.set(self._latency)
         if not written:
             self._pings_written = None
-        if self._options.ping_interval is not None:
-            self._set_timer(now + self._options.ping_interval)
+        if self._common.options.ping_interval is not None:
+            self._set_timer(now + self._common.options.ping_interval)
 
     def _write_replies(self) -> None:
         frame = self._protocol.take_close()
@@ -889,7 +882,7 @@ class WebSocket(Deadlines):
 
     def _after_end(self) -> None:
         """The protocol has come to its end: send the close frame, then end the carrier."""
-        if self._close_deadline is None:
+        if not self._has_close_deadline:
             self._begin_close_deadline()
         self._write_replies()
         if self._protocol.to_skip:

@@ -294,7 +294,7 @@ class Session:
         self._idle_since = now
         self._stopped_at = now
         self._moved_at = now  # when the client has acknowledged something, or had to last
-        self.timer_slot = 0
+        self.timer_slot = self.timer_place = 0
         self._timers = TimerWheel.of_hub()
         self._look_interval = min(1.0, heartbeat / 4, reach / 4, send_timeout / 4)
         self._timers.set(self, now + self._look_interval)
