@@ -299,6 +299,17 @@ def test_application_that_raises(capfd: pytest.CaptureFixture[str]) -> None:
         assert post(port, "/", open_body()).status == 500
 
 
+def test_no_compression_is_agreed_on() -> None:
+    """A page's engine has no compressor that it could flush within a stream."""
+    with (
+        serving(compression=True) as running,
+        bare(running.port, extensions="permessage-deflate") as page,
+    ):
+        assert page.next(OPENED)[2][4:] == b"\0\0\0"  # no subprotocol, no extensions
+        page.say(b"x" * 1000)
+        assert len(page.next(DATA)[2]) == 4 + 1000
+
+
 def test_application_beside_routes() -> None:
     with serving({"/routed": echo}, app=app_of_2011) as running:
         is_well(running.port)
