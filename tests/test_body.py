@@ -5,11 +5,12 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+import plainsocket
 from plainsocket.frames import Opcode
 from rawclient import RawClient
 from serving import PATIENCE, Running, echo, serving
@@ -57,6 +58,34 @@ def test_bodies_are_read_as_they_were_sent(server: Running, path: str) -> None:
         client.open()
         client.send_frame(Opcode.TEXT, b"x")
         assert client.receive_frame()[1] == b"x"
+
+
+@pytest.mark.parametrize(
+    ("request_of", "path", "status"),
+    [(post, "/", 413), (post_chunked, "/", 413), (post_chunked, "/unread", 200)],
+)
+def test_who_reads_only_when_all_is_sent_gets_the_answer(
+    server: Running, request_of: Callable[[str, bytes], bytes], path: str, status: int
+) -> None:
+    """What nobody reads of a body would reset the connection, had the server just closed it."""
+    with RawClient(server.port) as client:
+        client.send(request_of(path, bytes(4 << 20)))
+        assert client.receive_head().startswith(f"HTTP/1.1 {status} ")
+        while client.socket.recv(65536):
+            pass
+
+
+def test_who_never_ends_a_body_that_nobody_reads_is_cut(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plainsocket.handler, "_LINGER_TIME", 0.2)
+    with RawClient(server.port) as client:
+        client.send(post("/", b"x", length=1 << 30))
+        assert client.receive_head().startswith("HTTP/1.1 413 ")
+        client.receive_rest()
+        with pytest.raises(ConnectionError):
+            while True:
+                client.send(bytes(1000))
 
 
 @pytest.mark.parametrize("path", ["/", "/pieces", "/lines"])

@@ -50,7 +50,8 @@ class Body:
         self._waiting_client = of.socket  # for "100 Continue", if it asked for that
         self._is_chunked: bool = of.chunked_input
         self._left: int = 0 if of.chunked_input else of.content_length or 0
-        self._is_done = not of.chunked_input and not self._left
+        self.is_done = not of.chunked_input and not self._left
+        """Whether all of it has been read."""
         self._rest = b""  # of a piece that a line was taken from
         self._size = 0
         self._max_size = max_size
@@ -111,7 +112,7 @@ class Body:
     def _discard(self) -> None:
         """Called by pywsgi behind the response: read what the application has left, if that is
         little, for the next request stands behind it."""
-        if self._waiting_client is not None and not self._is_done:
+        if self._waiting_client is not None and not self.is_done:
             self.is_left = True  # the client has not sent it, and may do so yet
         elif not self.is_left:
             try:
@@ -125,7 +126,7 @@ class Body:
         """Some bytes, or none at the end. Raises BodyError, and again each time it is asked."""
         if self._failure is not None:
             raise BodyError(*self._failure)
-        if self._is_done:
+        if self.is_done:
             return b""
         begun = time.monotonic()
         try:
@@ -148,9 +149,9 @@ class Body:
         if self._waiting_client is not None:
             client, self._waiting_client = self._waiting_client, None
             client.sendall(_CONTINUE)
-        if self._is_chunked and not self._left and not self._is_done:
+        if self._is_chunked and not self._left and not self.is_done:
             self._read_chunk_line()
-        if self._is_done:
+        if self.is_done:
             return b""
         data: bytes = self._file.read(min(self._left, wanted, _PIECE))
         self._left -= len(data)
@@ -161,7 +162,7 @@ class Body:
             raise too_large(self._max_size)
         if not self._left:
             if not self._is_chunked:
-                self._is_done = True
+                self.is_done = True
             elif self._file.read(2) != b"\r\n":
                 raise _error(HTTPStatus.BAD_REQUEST, "a chunk is longer than it says")
         return data
@@ -178,7 +179,7 @@ class Body:
             raise too_large(self._max_size)
         if not self._left:
             self._read_trailers()
-            self._is_done = True
+            self.is_done = True
 
     def _read_trailers(self) -> None:
         left = _MAX_TRAILERS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import socket
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,6 +69,7 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
     carries_http = True
     """Whether the http carrier may be used, where the option `http_carrier` allows it."""
     _is_tuned = False
+    _is_body_left = False
 
     time_for_head: float | None = None
     """What is left of `handshake_timeout` for the first request, if some of it was used before."""
@@ -192,8 +194,18 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
 
     def handle_one_response(self) -> None:
         super().handle_one_response()
-        if isinstance(self.wsgi_input, Body) and self.wsgi_input.is_left:
+        if self._is_body_left or (isinstance(self.wsgi_input, Body) and self.wsgi_input.is_left):
             self.close_connection = True  # what comes next is not a request
+            self._linger()
+
+    def _linger(self) -> None:
+        """End our half, and drop what still comes: the client may be about to read the answer, and
+        closing now would reset the connection before (RFC 9112 section 9.6)."""
+        left = _MOST_LINGERED
+        with contextlib.suppress(OSError), gevent.Timeout(_LINGER_TIME, TimeoutError()):
+            self.socket.shutdown(socket.SHUT_WR)
+            while left > 0 and (data := self.socket.recv(_LINGER_PIECE)):
+                left -= len(data)
 
     def run_application(self) -> None:
         request = Request.from_environ(self.environ)
@@ -263,6 +275,7 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
     def refuse(self, request: Request, refused: Refused) -> None:
         """Answer with a refusal, and log it."""
         self.report_refusal(request, refused)
+        self._is_body_left = isinstance(self.wsgi_input, Body) and not self.wsgi_input.is_done
         self.close_connection = True  # whatever follows was meant for a WebSocket …
         self.wsgi_input = _Nothing()  # … and is not waited for, a body neither
         self.result = [refused.body.encode()]
@@ -318,6 +331,10 @@ class _Nothing:
     def _discard(self) -> None:
         pass
 
+
+_LINGER_TIME: Final = 5.0  # seconds that a client has to end a connection with an unread body
+_LINGER_PIECE: Final = 64 * 1024  # bytes
+_MOST_LINGERED: Final = 64 << 20  # bytes
 
 _REQUEST_TIMEOUT: Final = (
     b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
