@@ -93,6 +93,34 @@ def test_frames_right_behind_the_request() -> None:
         assert client.receive_frame()[1] == b"early"
 
 
+def test_more_behind_the_request_than_is_read_with_it() -> None:
+    messages = [bytes([number]) * 3000 for number in range(40)]
+    frames = b"".join(frame(Opcode.BINARY, message) for message in messages)
+    with serving(echo) as server:
+        for _ in range(2):  # the second time it is a request like one before
+            with RawClient(server.port) as client:
+                client.send(REQUEST + frames)
+                assert client.receive_head().startswith("HTTP/1.1 101 ")
+                assert [client.receive_frame()[1] for _ in messages] == messages
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 8000, 8192, 8193, 30_000])
+def test_pywsgi_misses_nothing_of_what_was_read_before(size: int) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        body = environ["wsgi.input"].read()
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+
+    body = bytes(number % 251 for number in range(size))
+    head = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
+    with serving({"/": echo}, app=app) as server, RawClient(server.port) as client:
+        client.send((head + body) * 2)
+        for _ in range(2):
+            answer = client.receive_head()
+            assert answer.startswith("HTTP/1.1 200 ")
+            assert client.receive_exactly(size) == body
+
+
 def test_the_hook_runs_once_and_may_refuse() -> None:
     seen: list[str] = []
 

@@ -1,8 +1,8 @@
 """A server's entrance: from accept to a connection's first bytes, in gevent's hub.
 
-Who has said nothing yet costs no greenlet. When the first bytes are there they are peeked at: a
-plain request for a WebSocket, whole and flawless, is read and gets a greenlet for its handler.
-Everything else stays unread for pywsgi.
+Who has said nothing yet costs no greenlet. When the first bytes are there they are read: a plain
+request for a WebSocket, whole and flawless, gets a greenlet for its handler. With everything else
+pywsgi goes on, as if it had read them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gevent import get_hub
 from .carriers import calls
 from .carriers.descriptor import Descriptor
 from .draining import IdleConnections
-from .peeked import PEEK_SIZE, Desk, read_visit
+from .peeked import FIRST_READ, Desk, read_visit
 from .timers import TimerWheel
 from .workers import Workers
 
@@ -38,9 +38,9 @@ class House(Protocol):
     def forget(self, arrival: Arrival) -> None:
         """It is waited for no longer."""
 
-    def serve_unread(self, sock: Any, address: Any, deadline: float) -> None:
-        """Take a connection over whose request is no plain one for a WebSocket. Its first head is
-        to be there by `deadline`."""
+    def serve_other(self, sock: Any, address: Any, deadline: float, begun: bytes) -> None:
+        """Take a connection over that does not begin with a plain request for a WebSocket, but with
+        `begun`. Its first head is to be there by `deadline`."""
 
     def turn_away(self, sock: Any, address: Any) -> None:
         """Take one over for which there is no room."""
@@ -100,8 +100,9 @@ class Entrance:
 
     def look(self, sock: Any, peer: int, address: Any, deadline: float) -> bool:
         """Serve it, if it has said something, and return whether it has."""
+        fd = sock.fileno()
         try:
-            data = calls.peek(sock.fileno(), PEEK_SIZE)
+            data = calls.read_little(fd, FIRST_READ)
         except OSError:
             data = b""
         if data is None:
@@ -113,7 +114,7 @@ class Entrance:
         if visit is not None:
             self.workers.start(visit)
         else:
-            self.house.serve_unread(sock, _address(peer, address), deadline)
+            self.house.serve_other(sock, _address(peer, address), deadline, data)
         return True
 
 

@@ -288,11 +288,32 @@ def bare_socket(sock: Any) -> Any:
     return _socket.socket(family, kind, proto, fileno=sock.detach())
 
 
-def gevent_socket(sock: Any) -> Any:
-    """The same socket as one of gevent's."""
+def gevent_socket(sock: Any, begun: bytes = b"") -> Any:
+    """The same socket as one of gevent's; the first to read from it by `recv_into`, as pywsgi does,
+    gets `begun`."""
     if isinstance(sock, gevent.socket.socket):
         return sock
-    return gevent.socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+    kind = _Begun if begun else gevent.socket.socket
+    wrapped: Any = kind(sock.family, sock.type, sock.proto, fileno=sock.detach())
+    if begun:
+        wrapped.begun = begun
+    return wrapped
+
+
+class _Begun(gevent.socket.socket):
+    """A socket of which something has been read already."""
+
+    __slots__ = ("begun",)
+
+    begun: bytes
+
+    def recv_into(self, buffer: Any, *arguments: Any) -> int:
+        if not self.begun:
+            return super().recv_into(buffer, *arguments)
+        size = min(len(buffer), len(self.begun))
+        buffer[:size] = self.begun[:size]
+        self.begun = self.begun[size:]
+        return size
 
 
 def asks_for_http_carrier(environ: Mapping[str, Any], options: Options) -> bool:

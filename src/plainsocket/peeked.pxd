@@ -2,6 +2,7 @@ from plainsocket cimport lines
 from plainsocket.carriers cimport calls
 from plainsocket.handshake cimport Precedent, Precedents
 from plainsocket.routed cimport Routed
+from plainsocket.websocket cimport WebSocket
 
 cdef class Desk:
     cdef readonly object make_environ
@@ -23,14 +24,16 @@ cdef class Visit(Routed):
     cdef readonly Kept kept
     cdef readonly object _socket
     cdef readonly bytes answer
+    cdef readonly bytes early
     cdef readonly str path
     cdef readonly object request
     cdef readonly bytes said
 
     cpdef run(self)
     cdef _read(self)
-    cdef _start(self, websocket, bytes head)
-    cdef _take_socket(self)
+    cdef _start(self, WebSocket websocket, bytes head)
+    cpdef enter(self, websocket)
+    cpdef let_go(self, websocket)
 
 cdef tuple _read_plain(bytes data, options)
 cdef tuple _read_any(bytes data, options)

@@ -1,7 +1,7 @@
 """The upgrade's fast path: a plain request for a WebSocket, answered without pywsgi.
 
-The request's head is peeked at. What is not one such request, whole and flawless, stays unread
-for pywsgi, which answers everything else.
+What is not one such request, whole and flawless, as soon as its first bytes are there, is left to
+pywsgi.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from .websocket import WebSocket
 if TYPE_CHECKING:
     from .server import HTTPServer
 
-PEEK_SIZE: Final = 8192  # bytes: a head that is longer is no plain one
+FIRST_READ: Final = 8192
+"""Bytes: a head that is longer is no plain one. And the first buffer of pywsgi's holds as many."""
 
 
 class Desk:
@@ -231,7 +232,7 @@ def read_visit(
             found = precedents.find(said)
             if found is not None:
                 kept = Kept(desk, data[:size], peer, address, found)
-                visit = Visit(desk, sock, deadline, kept, _decoded(path))
+                visit = Visit(desk, sock, deadline, kept, _decoded(path), data[size:])
                 visit.answer = found.head(accept)
                 return visit
     read = _read_plain(data, options) or _read_any(data, options)
@@ -239,7 +240,7 @@ def read_visit(
         return None
     size, path, fields = read
     kept = Kept(desk, data[:size], peer, address, None)
-    visit = Visit(desk, sock, deadline, kept, _decoded(path))
+    visit = Visit(desk, sock, deadline, kept, _decoded(path), data[size:])
     visit.said = said
     visit.request = PeekedRequest(kept, visit.path, fields)
     return visit
@@ -267,7 +268,7 @@ def _read_plain(data: bytes, options: Options) -> tuple[int, str, dict[str, str]
 def _read_any(data: bytes, options: Options) -> tuple[int, str, dict[str, str]] | None:
     """The same of any head that is flawless."""
     try:
-        size = find_end(data, max_size=min(options.max_head_size, PEEK_SIZE))
+        size = find_end(data, max_size=options.max_head_size)
         if size is None:
             return None
         head = parse_head(data[:size], max_headers=options.max_headers)
@@ -284,25 +285,30 @@ def _without_underscore(head: Head) -> dict[str, str]:
 
 
 class Visit(Routed):
-    """Serves a request that was peeked at, without pywsgi."""
+    """Serves a plain request for a WebSocket, without pywsgi."""
 
     __slots__ = (
         "_deadline",
         "_desk",
         "_socket",
         "answer",
+        "early",
         "kept",
         "path",
         "request",
         "said",
     )
 
-    def __init__(self, desk: Desk, sock: Any, deadline: float, kept: Kept, path: str) -> None:
+    def __init__(
+        self, desk: Desk, sock: Any, deadline: float, kept: Kept, path: str, early: bytes
+    ) -> None:
+        """`early` are bytes that came behind the request."""
         self._desk = desk
         self._socket = sock
         self._deadline = deadline
         self.kept = kept
         self.path = path
+        self.early = early
         self.request: PeekedRequest | None = None
         """Where all of it has been read."""
         self.answer: bytes | None = None
@@ -318,7 +324,8 @@ class Visit(Routed):
             handler = server.owner.handler_at(self.path)
             if handler is None:
                 sock, self._socket = self._socket, None
-                server.serve_by_pywsgi(sock, self.kept.address, self._deadline)
+                begun = self.kept.head + self.early
+                server.serve_by_pywsgi(sock, self.kept.address, self._deadline, begun)
                 return
             if self.options.max_connections_per_address is not None:
                 self.reserve_address(self._read())
@@ -363,8 +370,16 @@ class Visit(Routed):
         """Whether the connection has been taken over, or answered."""
         return self._socket is None
 
+    def enter(self, websocket: WebSocket) -> None:
+        server = self._desk.server
+        if self.reserved is not None:
+            self.release_address()
+        server.owner.add(websocket)
+        if server.is_over:
+            self.turn_out(websocket)
+
     def let_go(self, websocket: WebSocket) -> None:
-        self.server.owner.remove(websocket)  # and nothing else knows of it
+        self._desk.server.owner.remove(websocket)  # and nothing else knows of it
 
     def open_websocket(self, websocket: WebSocket, accepted: Accepted) -> None:
         request = self._read()
@@ -380,11 +395,14 @@ class Visit(Routed):
         return self.request
 
     def _start(self, websocket: WebSocket, head: bytes) -> None:
-        websocket.start(self._take_socket(), head=head)
+        sock, self._socket = self._socket, None
+        websocket.start(sock, self.early, head)
         if self.options.observer is not None:
             self.observe_opening(websocket)
         self.enter(websocket)
-        self.answer = self.said = None  # not to be kept as long as the connection lasts
+        # Not to be kept as long as the connection lasts:
+        self.answer = self.said = None
+        self.early = b""
 
     def refuse(self, refused: Refused) -> None:
         """Answer with a refusal, and log it."""
@@ -403,15 +421,9 @@ class Visit(Routed):
         )
 
     def _answer(self, head: str, body: str) -> None:
-        sock = gevent_socket(self._take_socket())
+        sock, self._socket = gevent_socket(self._socket), None
         date = f"Date: {formatdate(usegmt=True)}\r\n\r\n"
         with contextlib.suppress(OSError):
             sock.settimeout(self.options.handshake_timeout)
             sock.sendall(f"HTTP/1.1 {head}{date}".encode("latin-1") + body.encode())
         sock.close()
-
-    def _take_socket(self) -> Any:
-        """Read from the socket what was only peeked at, and not a byte more."""
-        sock, self._socket = self._socket, None
-        calls.skip(sock.fileno(), len(self.kept.head))
-        return sock

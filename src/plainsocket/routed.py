@@ -44,8 +44,12 @@ class Routed(Host):
         """It is open."""
         self.release_address()
         self.server.owner.add(websocket)
-        if self.server.closed:
-            websocket.close(CloseCode.GOING_AWAY, "server is stopping")
+        if self.server.is_over:
+            self.turn_out(websocket)
+
+    def turn_out(self, websocket: WebSocket) -> None:
+        """It came while the server was stopping."""
+        websocket.close(CloseCode.GOING_AWAY, "server is stopping")
 
     def let_go(self, websocket: WebSocket) -> None:
         super().let_go(websocket)

@@ -317,6 +317,8 @@ class HTTPServer(pywsgi.WSGIServer):
         self._running = self._workers.running
         self._max_connections = owner.options.max_connections or _max_open_files()
         self._handlers = Pool()
+        self.is_over = False
+        """The same as `closed`, which is slow to ask."""
         self._served = 0  # connections that have a greenlet of _handlers
         self.precedents = Precedents(owner.options)
         desk = Desk(self, owner.options, self.precedents, self.get_environ)
@@ -421,16 +423,16 @@ class HTTPServer(pywsgi.WSGIServer):
         without_greenlet = self._kept + len(self.arrivals)
         return self._served + len(self._running) + without_greenlet < self._max_connections
 
-    def serve_unread(self, sock: Any, address: Any, deadline: float) -> None:
-        self._workers.start(_Call(self.serve_by_pywsgi, sock, address, deadline))
+    def serve_other(self, sock: Any, address: Any, deadline: float, begun: bytes) -> None:
+        self._workers.start(_Call(self.serve_by_pywsgi, sock, address, deadline, begun))
 
     def turn_away(self, sock: Any, address: Any) -> None:
         self._workers.start(_Call(self._refuse, sock, address))
 
     # -- and in their greenlets ------------------------------------------------------------------
 
-    def serve_by_pywsgi(self, sock: Any, address: Any, deadline: float) -> None:
-        with contextlib.closing(gevent_socket(sock)) as sock:
+    def serve_by_pywsgi(self, sock: Any, address: Any, deadline: float, begun: bytes) -> None:
+        with contextlib.closing(gevent_socket(sock, begun)) as sock:
             self.time_for_head = max(0.0, deadline - time.monotonic())
             super().handle(sock, address)
 
@@ -505,6 +507,7 @@ class HTTPServer(pywsgi.WSGIServer):
             self._none_kept.set()
 
     def close(self) -> None:
+        self.is_over = True
         super().close()
         self.idle.end_all()
         if self.http_sessions is not None:

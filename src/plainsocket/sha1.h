@@ -5,6 +5,12 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <cpuid.h>
+#include <immintrin.h>
+#define HAVE_SHA_NI
+#endif
+
 enum { ACCEPT_SIZE = 28, KEY_SIZE = 24 };
 
 static inline uint32_t
@@ -20,7 +26,7 @@ sha1_turn(uint32_t word, int bits)
     }
 
 static void
-sha1_add(uint32_t state[5], const unsigned char *block)
+sha1_add_anywhere(uint32_t state[5], const unsigned char *block)
 {
     uint32_t words[80], a = state[0], b = state[1], c = state[2], d = state[3], e = state[4];
     for (int i = 0; i < 16; i++, block += 4)
@@ -33,6 +39,66 @@ sha1_add(uint32_t state[5], const unsigned char *block)
     SHA1_ROUNDS(40, (b & c) | (d & (b | c)), 0x8f1bbcdc)
     SHA1_ROUNDS(60, b ^ c ^ d, 0xca62c1d6)
     state[0] += a, state[1] += b, state[2] += c, state[3] += d, state[4] += e;
+}
+
+#ifdef HAVE_SHA_NI
+
+/* Five times four rounds, of which the instructions do four at once. Those of e are its own word and
+ * the last but one state's first. */
+#define SHA1_FIVE_TIMES(from, kind) \
+    for (int i = from; i < from + 5; i++) { \
+        __m128i word = words[i & 3]; \
+        if (i >= 4) \
+            word = words[i & 3] = _mm_sha1msg2_epu32( \
+                _mm_xor_si128(_mm_sha1msg1_epu32(word, words[(i + 1) & 3]), words[(i + 2) & 3]), \
+                words[(i + 3) & 3]); \
+        word = i == 0 ? _mm_add_epi32(e, word) : _mm_sha1nexte_epu32(before, word); \
+        before = abcd; \
+        abcd = _mm_sha1rnds4_epu32(abcd, word, kind); \
+    }
+
+/* The same by the processor's own instructions. */
+__attribute__((target("sha,sse4.1"))) static void
+sha1_add_quickly(uint32_t state[5], const unsigned char *block)
+{
+    const __m128i reversed = _mm_set_epi64x(0x0001020304050607, 0x08090a0b0c0d0e0f);
+    const __m128i start = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)state), 0x1b);
+    const __m128i e = _mm_set_epi32((int)state[4], 0, 0, 0);
+    __m128i abcd = start, before = start, words[4];
+    for (int i = 0; i < 4; i++)
+        words[i] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)block + i), reversed);
+    SHA1_FIVE_TIMES(0, 0)
+    SHA1_FIVE_TIMES(5, 1)
+    SHA1_FIVE_TIMES(10, 2)
+    SHA1_FIVE_TIMES(15, 3)
+    abcd = _mm_shuffle_epi32(_mm_add_epi32(abcd, start), 0x1b);
+    state[4] = (uint32_t)_mm_extract_epi32(_mm_sha1nexte_epu32(before, e), 3);
+    _mm_storeu_si128((__m128i *)state, abcd);
+}
+
+static int
+sha1_can_quickly(void)
+{
+    static int can = -1;
+    unsigned a, b = 0, c, d;
+    if (can < 0)
+        can = __builtin_cpu_supports("sse4.1") && __get_cpuid_count(7, 0, &a, &b, &c, &d)
+           && (b >> 29 & 1); /* bit 29: SHA */
+    return can;
+}
+
+#endif
+
+static void
+sha1_add(uint32_t state[5], const unsigned char *block)
+{
+#ifdef HAVE_SHA_NI
+    if (sha1_can_quickly()) {
+        sha1_add_quickly(state, block);
+        return;
+    }
+#endif
+    sha1_add_anywhere(state, block);
 }
 
 /* The Sec-WebSocket-Accept (RFC 6455 section 4.2.2) of a Sec-WebSocket-Key. */

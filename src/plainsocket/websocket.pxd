@@ -32,6 +32,7 @@ cdef class WebSocket(Deadlines):
     cdef readonly flag _sender_scheduled
     cdef public flag is_kept
 
+    cpdef start(self, sock, bytes early=*, bytes head=*)
     cpdef begin_batch(self)
     cpdef end_batch(self)
     cpdef bint has_messages(self)

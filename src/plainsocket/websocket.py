@@ -773,7 +773,7 @@ class WebSocket(Deadlines):
 
     # -- what the carrier reports, in the hub ----------------------------------------------------
 
-    def start(self, sock: Any, early: bytes = b"", *, head: bytes = b"") -> None:
+    def start(self, sock: Any, early: bytes = b"", head: bytes = b"") -> None:
         """Begin on `sock`; `early` has been read already, `head` goes out first."""
         now = calls.monotonic()
         self._sign_of_life = self.opened_at = now
@@ -781,7 +781,7 @@ class WebSocket(Deadlines):
             self._set_timer(now + self._common.options.ping_interval)
         if self._due is not None and self._due.compressor_look is not None:
             self._set_timer(self._due.compressor_look)
-        self._carrier.start(sock, early, head=head)
+        self._carrier.start(sock, early, head)
 
     def data_received(self, data: bytes) -> None:
         self._sign_of_life = calls.monotonic()

@@ -15,6 +15,7 @@ cdef class Carrier:
     cdef public flag broken
     cdef public flag closed
 
+    cpdef start(self, sock, bytes early=*, bytes head=*)
     cpdef pause_reading(self)
     cpdef resume_reading(self)
     cpdef cork(self)

@@ -58,7 +58,7 @@ class Carrier:
         """Whether the peer can no longer be written to."""
         self.closed = False
 
-    def start(self, sock: Any, early: bytes = b"", *, head: bytes = b"") -> None:
+    def start(self, sock: Any, early: bytes = b"", head: bytes = b"") -> None:
         """Take over `sock`; `early` was read already, `head` is written before all else."""
         raise NotImplementedError
 

@@ -99,20 +99,16 @@ calls_read(int fd, int much)
 }
 
 static PyObject *
-calls_peek(int fd, Py_ssize_t size)
+calls_read_little(int fd, Py_ssize_t size)
 {
     size = size < READ_SIZE ? size : READ_SIZE;
-    return calls_received(recv(fd, calls_buffer, (size_t)size, MSG_DONTWAIT | MSG_PEEK), NULL);
+    return calls_received(recv(fd, calls_buffer, (size_t)size, MSG_DONTWAIT), NULL);
 }
 
-static int
-calls_skip(int fd, Py_ssize_t size)
+static inline void
+calls_close(int fd)
 {
-    size = size < READ_SIZE ? size : READ_SIZE;
-    if (recv(fd, calls_buffer, (size_t)size, MSG_DONTWAIT) >= 0 || calls_would_block())
-        return 0;
-    PyErr_SetFromErrno(PyExc_OSError);
-    return -1;
+    close(fd);
 }
 
 /* How much was moved; -1 where it would block, -2 with an exception set. */

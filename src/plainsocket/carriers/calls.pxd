@@ -9,8 +9,8 @@ cdef extern from "calls.h":
     object ipv4_address "calls_ipv4_address" (long long peer)
     object read "calls_read" (int fd, bint much)
     Py_ssize_t read_into "calls_read_into" (int fd, object room) except -2
-    object peek "calls_peek" (int fd, Py_ssize_t size)
-    int skip "calls_skip" (int fd, Py_ssize_t size) except -1
+    object read_little "calls_read_little" (int fd, Py_ssize_t size)
+    void close "calls_close" (int fd)
     Py_ssize_t write "calls_write" (int fd, object data) except -2
     Py_ssize_t write_part "calls_write_part" (int fd, bytearray data, Py_ssize_t size) except -2
     Py_ssize_t write_many "calls_write_many" (int fd, list buffers) except -2

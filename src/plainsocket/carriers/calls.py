@@ -6,6 +6,7 @@ The same functions stand in calls.h in C. Compiled modules call those (see calls
 from __future__ import annotations
 
 import _socket
+import contextlib
 import os
 from time import monotonic
 from typing import Any, Final
@@ -18,14 +19,14 @@ __all__ = [
     "READ_SIZE",
     "accept",
     "begin_small",
+    "close",
     "current",
     "ipv4_address",
     "monotonic",
-    "peek",
     "peer",
     "read",
     "read_into",
-    "skip",
+    "read_little",
     "switch",
     "this_thread",
     "write",
@@ -94,20 +95,18 @@ def read_into(fd: int, room: memoryview) -> int:
         return -1
 
 
-def peek(fd: int, size: int) -> bytes | None:
-    """At most `size` bytes of what has come, which stays; else as `read`."""
-    sock = _socket.socket(fileno=fd)
+def read_little(fd: int, size: int) -> bytes | None:
+    """As `read`, at most `size` bytes."""
     try:
-        return sock.recv(size, _socket.MSG_PEEK)
+        return os.read(fd, size)
     except BlockingIOError:
         return None
-    finally:
-        sock.detach()
 
 
-def skip(fd: int, size: int) -> None:
-    """Drop `size` bytes that have come; at most READ_SIZE."""
-    os.read(fd, size)
+def close(fd: int) -> None:
+    """Close a descriptor; nobody learns of an error."""
+    with contextlib.suppress(OSError):
+        os.close(fd)
 
 
 def write(fd: int, data: bytes | memoryview) -> int:

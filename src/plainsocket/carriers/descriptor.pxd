@@ -1,3 +1,5 @@
+from plainsocket.carriers cimport calls
+
 cdef class Descriptor:
     cdef int _fd
     cdef readonly int family

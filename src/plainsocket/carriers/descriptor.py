@@ -7,6 +7,8 @@ import errno
 import os
 from typing import Any
 
+from . import calls
+
 
 class Descriptor:
     """Owns a descriptor, non-blocking.
@@ -34,7 +36,7 @@ class Descriptor:
     def close(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            calls.close(fd)
 
     def __del__(self) -> None:
         self.close()

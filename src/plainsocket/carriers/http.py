@@ -84,7 +84,7 @@ class Channel(Carrier):
     def name(self) -> str:  # type: ignore[override]
         return self._session.carrier
 
-    def start(self, sock: Any = None, early: bytes = b"", *, head: bytes = b"") -> None:
+    def start(self, sock: Any = None, early: bytes = b"", head: bytes = b"") -> None:
         """Tell the client that the channel is open; there is no socket, and nothing early."""
         if self.closed:
             return

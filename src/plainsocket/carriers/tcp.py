@@ -163,7 +163,7 @@ class TcpCarrier(Carrier):
 
     # -- life ------------------------------------------------------------------------------------
 
-    def start(self, sock: Any, early: bytes = b"", *, head: bytes = b"") -> None:
+    def start(self, sock: Any, early: bytes = b"", head: bytes = b"") -> None:
         """Take over `sock`, a non-blocking socket: a plain one, or gevent's SSLSocket.
 
         `early` are bytes that were read already; `head` is written before all that was queued.
