@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from plainsocket.frames import Opcode, close_payload, header, read_close_payload, read_header
+from rawclient import RawClient
 
 PATIENCE = 10.0  # seconds
 CONTENT_TYPE = "text/plain; plainsocket=1"
@@ -104,6 +105,31 @@ class NewSession:
 
 
 # -- requests ------------------------------------------------------------------------------------
+
+
+class Upload(RawClient):
+    """An up request that lasts: written by chunks."""
+
+    def __init__(self, port: int, token: bytes, *, offset: int = 0, origin: str = "") -> None:
+        super().__init__(port)
+        self.send(
+            f"POST /echo HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+            f"Origin: {origin or f'http://127.0.0.1:{port}'}\r\nTransfer-Encoding: chunked\r\n"
+            "Content-Type: text/plain; plainsocket=1\r\n\r\n".encode()
+        )
+        self.write(up_body(token, offset))
+
+    def __enter__(self) -> Upload:
+        return self
+
+    def write(self, *chunks: bytes) -> None:
+        for chunk in chunks:
+            self.send(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+
+    def end(self) -> str:
+        """No more; the answer's head."""
+        self.send(b"0\r\n\r\n")
+        return self.receive_head()
 
 
 class Reply:

@@ -23,12 +23,15 @@ import pytest
 import plainsocket
 import plainsocket.handover
 from page import (
+    END,
     POLL,
     STREAM,
     NewSession,
     Page,
     Reply,
+    Upload,
     converse,
+    data_records,
     down_body,
     open_body,
     post,
@@ -403,6 +406,22 @@ def test_upload_that_breaks_off_counts_as_far_as_it_came(tmp_path: Path, kind: s
             assert session.uploads == 1
         wait_until(lambda: session.uploads == 0)
         assert not session.is_over
+
+
+@pytest.mark.slow
+@each_kind
+def test_an_up_request_that_lasts_is_handed_on_as_it_comes(tmp_path: Path, kind: str) -> None:
+    with site(kind, tmp_path) as servers:
+        first, new = opened(servers[0])
+        with Upload(servers[1].port, new.token, origin=ORIGIN) as upload:
+            data = b""
+            for number in range(3):
+                frame = b"\x81\6hello%d" % number
+                upload.write(data_records(1, frame))
+                while frame not in data:
+                    data += first.read_some()
+            upload.write(record(END, 0))
+            assert upload.receive_head().startswith("HTTP/1.1 410 ")  # with its session
 
 
 def test_stopping_node_ends_what_it_hands_on(tmp_path: Path) -> None:

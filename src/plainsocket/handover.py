@@ -507,6 +507,7 @@ class _Relay:
         self._reach = reach  # seconds
         self._greenlet: Any = getcurrent()
         self._writes_since: float | None = None
+        self._is_reading = False
         self.has_length = False
         self.timer_slot = self.timer_place = 0
         self._timers = TimerWheel.of_hub()
@@ -519,9 +520,17 @@ class _Relay:
         while data:
             for start in range(0, len(data), _PIECE):
                 self.link.send(data[start : start + _PIECE])
-            data = read(_PIECE)
-            if data and self.link.has_more:
+            try:
+                self._is_reading = True
+                data = read(_PIECE)
+            except BodyError:
+                if not self.link.has_more:
+                    raise
                 return  # it is answered
+            finally:
+                self._is_reading = False
+            if data and self.link.has_more:
+                return
         self.link.send(b"")
 
     def receive_head(self, *, may_last: bool) -> dict[str, Any]:
@@ -548,7 +557,12 @@ class _Relay:
         self.link.close()
 
     def on_timer(self, now: float) -> float:
-        """In the hub: is the client still there, and does it take what is written?"""
+        """In the hub: is the client still there, and does it take what is written? Is a request
+        answered, or the node gone, before the end of its body?"""
+        if self._is_reading:
+            if self.link.has_more:
+                self._greenlet.throw(BodyError(HTTPStatus.GONE, "The session is over."))
+            return now + _LOOK_INTERVAL
         since = self._writes_since
         if since is not None and now - since >= self._reach:
             gevent.spawn(gevent.kill, self._greenlet, BrokenPipeError(errno.EPIPE, "not taken"))
@@ -572,6 +586,8 @@ class _Body:
             self._link.socket.settimeout(self._timeout)
             try:
                 self._rest = self._link.receive()
+            except BodyError:
+                raise  # its session is over
             except OSError as error:
                 self.is_done = True
                 raise BodyCut from error

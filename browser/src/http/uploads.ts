@@ -18,7 +18,8 @@ function onSession(session: Session): void {
   const at = looks.get(session);
   if (at === undefined) {
     // It is just being made. To another origin the browser would ask for leave first (CORS).
-    looks.set(session, terms.flags && url.startsWith(`https://${location.host}/`) ? now : Infinity);
+    const { origin } = location;
+    looks.set(session, terms.flags && /^https/.test(url) && url.startsWith(`${origin}/`) ? now : Infinity);
   } else if (now >= at) {
     const known = protocols(location.origin);
     looks.set(session, /h/.test(known) ? Infinity : now + LOOK_TIME);
