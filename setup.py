@@ -13,6 +13,7 @@ SOURCES = [
     "deadlines",
     "websocket",
     "broadcast",
+    "connections",
     "timers",
     "head",
     "handshake",

@@ -46,5 +46,6 @@ cdef class Deadlines(Receiver):
     cdef readonly flag _paused
 
     cdef _Due _dues(self)
+    cdef _set_timer(self, double when)
     cdef _watch_for_stall(self)
     cdef _mark_message(self, double now)

@@ -5,6 +5,7 @@ from plainsocket.routed cimport Routed
 from plainsocket.websocket cimport WebSocket
 
 cdef class Desk:
+    cdef readonly object common
     cdef readonly object make_environ
     cdef readonly object options
     cdef readonly Precedents precedents

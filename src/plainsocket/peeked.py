@@ -18,6 +18,7 @@ import gevent
 
 from . import lines
 from .carriers import calls
+from .deadlines import Common
 from .endpoint import is_endpoint
 from .handshake import Accepted, Precedent, Precedents, Refused, Request
 from .head import Head, HeadError, find_end, is_authority, parse_head
@@ -36,7 +37,7 @@ FIRST_READ: Final = 8192
 class Desk:
     """What the requests of one server are read by."""
 
-    __slots__ = ("make_environ", "options", "precedents", "server")
+    __slots__ = ("common", "make_environ", "options", "precedents", "server")
 
     def __init__(
         self,
@@ -50,6 +51,8 @@ class Desk:
         self.options = options
         self.make_environ = make_environ
         self.precedents = precedents
+        self.common: Common | None = None
+        """Of the WebSockets, once there are any."""
 
 
 class Kept:
@@ -319,7 +322,7 @@ class Visit(Routed):
 
     def run(self) -> None:
         """Answer the request, and serve its WebSocket; but what has no handler is pywsgi's."""
-        server = self.server
+        server = self._desk.server
         try:
             handler = server.owner.handler_at(self.path)
             if handler is None:
@@ -327,12 +330,15 @@ class Visit(Routed):
                 begun = self.kept.head + self.early
                 server.serve_by_pywsgi(sock, self.kept.address, self._deadline, begun)
                 return
-            if self.options.max_connections_per_address is not None:
+            if server.owner.counts_addresses:
                 self.reserve_address(self._read())
             if self.answer is None:
                 server.serve_websocket(self, handler, self._read())
                 return
-            websocket = WebSocket(self.options, self.kept)
+            desk = self._desk
+            if desk.common is None:
+                desk.common = Common.of(desk.options)
+            websocket = WebSocket(desk.options, self.kept, common=desk.common)
             if is_endpoint(handler):
                 runner = server.new_runner(handler, websocket)
                 self._start(websocket, self.answer)

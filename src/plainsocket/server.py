@@ -119,20 +119,20 @@ class Server:
         self._stopping = Event()
         self.connections = Connections()
         """The open WebSockets."""
-        self._counts_addresses = self.options.max_connections_per_address is not None
+        self.counts_addresses = self.options.max_connections_per_address is not None
         self._addresses: dict[str, int] = {}  # how many each client address has, if that counts
 
     # -- what is open ----------------------------------------------------------------------------
 
     def add(self, websocket: WebSocket) -> None:
         self.connections.add(websocket)
-        if self._counts_addresses:
+        if self.counts_addresses:
             self.reserve(websocket.request.remote_address or "", 1)
 
     def remove(self, websocket: WebSocket) -> None:
-        if websocket in self.connections:
+        if websocket.place >= 0:
             self.connections.remove(websocket)
-            if self._counts_addresses:
+            if self.counts_addresses:
                 self.reserve(websocket.request.remote_address or "", -1)
 
     def reserve(self, address: str, change: int) -> None:

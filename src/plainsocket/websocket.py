@@ -75,12 +75,14 @@ class WebSocket(Deadlines):
         *,
         role: Role = "server",
         carrier: Callable[[Receiver], Carrier] | None = None,
+        common: Common | None = None,
     ) -> None:
         """Made by servers and clients, not by applications.
 
         `carrier` is for another one than tcp: there frames are not masked.
         """
-        common = Common.of(options)
+        if common is None:
+            common = Common.of(options)
         deflater = inflater = None
         if request.compression is not None:
             shared = SharedCompressors.of_hub(common.hub)

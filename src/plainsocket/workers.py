@@ -16,6 +16,8 @@ import gevent
 from .carriers import calls
 
 _MOST_PARKED: Final = 64  # greenlets that wait for something to do
+_count_references: Final = getattr(sys, "getrefcount", lambda _object: 0)
+_count_weak_references: Final = weakref.getweakrefcount
 
 
 class Job(Protocol):
@@ -82,7 +84,7 @@ class Workers:
         it greenlet-local values, a Timeout or a variable, are of no more use."""
         while self._done:
             worker = self._done.pop()
-            known = sys.getrefcount(worker) if hasattr(sys, "getrefcount") else 0
+            known = _count_references(worker)
             is_new = worker.known is None  # and for a job that is there
             if is_new:
                 worker.known = known
@@ -90,7 +92,7 @@ class Workers:
                 known != worker.known
                 or not known
                 or worker.has_links()
-                or weakref.getweakrefcount(worker)
+                or _count_weak_references(worker)
                 or worker.spawn_tree_locals
                 or len(self._parked) >= _MOST_PARKED
                 or (self._is_over and not is_new)

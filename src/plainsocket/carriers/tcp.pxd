@@ -42,6 +42,8 @@ cdef class TcpCarrier(Carrier):
     cdef readonly flag _reading
     cdef readonly flag _writing
 
+    cpdef _start_reading(self, bytes early=*)
+    cpdef _close_socket(self)
     cpdef read(self)
     cdef _read_to(self, room)
     cdef _read_records(self)
