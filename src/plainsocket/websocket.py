@@ -444,8 +444,6 @@ class WebSocket(Deadlines):
         self._common.delivering = None
         self._common.sent_at = 0.0
         self._carrier.uncork()
-        if self._carrier.buffered:
-            self._watch_for_stall()
 
     def end_endpoint(self) -> None:
         """The endpoint has done its last: the two need no longer keep each other alive."""
@@ -556,8 +554,6 @@ class WebSocket(Deadlines):
         self._flush_due = False
         if self._common.delivering is not self:
             self._carrier.uncork()
-            if self._carrier.buffered:
-                self._watch_for_stall()
 
     def send_stream(self, pieces: Iterable[str] | Iterable[bytes]) -> None:
         """Send one message piece by piece: text if they are `str`, binary if they are bytes.
@@ -852,6 +848,9 @@ class WebSocket(Deadlines):
 
     def write_progressed(self) -> None:
         self._schedule_next_sender()
+
+    def write_waits(self) -> None:
+        self._watch_for_stall()
 
     def carrier_closed(self) -> None:
         self._protocol.receive_eof()

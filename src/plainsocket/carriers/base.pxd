@@ -7,6 +7,7 @@ cdef class Receiver:
     cpdef data_placed(self, Py_ssize_t size)
     cpdef eof_received(self)
     cpdef write_progressed(self)
+    cpdef write_waits(self)
     cpdef carrier_closed(self)
 
 cdef class Carrier:

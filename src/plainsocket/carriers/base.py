@@ -36,6 +36,10 @@ class Receiver:
         """Bytes have left the queue, or it was given up."""
         raise NotImplementedError
 
+    def write_waits(self) -> None:
+        """Of what was written while corked some can't leave yet."""
+        raise NotImplementedError
+
     def carrier_closed(self) -> None:
         """The carrier is closed. Called once, the last."""
         raise NotImplementedError
@@ -81,7 +85,8 @@ class Carrier:
         raise NotImplementedError
 
     def uncork(self) -> None:
-        """Write what was queued, and from now on at once."""
+        """Write what was queued, perhaps with that of others in this turn of the loop, and from
+        now on at once. The receiver is told if some of it has to wait."""
         raise NotImplementedError
 
     def write_whole(self, _protocol: Protocol, _message: Message | bytearray | memoryview) -> bool:

@@ -150,13 +150,13 @@ calls_write(int fd, PyObject *data)
 }
 
 static Py_ssize_t
-calls_write_part(int fd, PyObject *data, Py_ssize_t size)
+calls_write_part(int fd, PyObject *data, Py_ssize_t start, Py_ssize_t end)
 {
-    if (!PyByteArray_Check(data) || size < 0 || size > PyByteArray_GET_SIZE(data)) {
+    if (!PyByteArray_Check(data) || start < 0 || end < start || end > PyByteArray_GET_SIZE(data)) {
         PyErr_SetString(PyExc_IndexError, "not so many bytes");
         return -2;
     }
-    return calls_moved(send(fd, PyByteArray_AS_STRING(data), (size_t)size,
+    return calls_moved(send(fd, PyByteArray_AS_STRING(data) + start, (size_t)(end - start),
                            MSG_NOSIGNAL | MSG_DONTWAIT));
 }
 

@@ -12,7 +12,8 @@ cdef extern from "calls.h":
     object read_little "calls_read_little" (int fd, Py_ssize_t size)
     void close "calls_close" (int fd)
     Py_ssize_t write "calls_write" (int fd, object data) except -2
-    Py_ssize_t write_part "calls_write_part" (int fd, bytearray data, Py_ssize_t size) except -2
+    Py_ssize_t write_part "calls_write_part" (
+        int fd, bytearray data, Py_ssize_t start, Py_ssize_t end) except -2
     Py_ssize_t write_many "calls_write_many" (int fd, list buffers) except -2
     double monotonic "calls_monotonic" ()
     unsigned long this_thread "calls_this_thread" ()

@@ -120,10 +120,10 @@ def write(fd: int, data: bytes | memoryview) -> int:
         return -1
 
 
-def write_part(fd: int, data: bytearray, size: int) -> int:
-    """The same for the first `size` bytes of `data`."""
+def write_part(fd: int, data: bytearray, start: int, end: int) -> int:
+    """The same for `data[start:end]`."""
     with memoryview(data) as view:
-        return write(fd, view[:size])
+        return write(fd, view[start:end])
 
 
 def write_many(fd: int, buffers: list[bytes | memoryview]) -> int:

@@ -194,7 +194,8 @@ class Channel(Carrier):
         """What is written leaves when its greenlet waits, and so together, anyway."""
 
     def uncork(self) -> None:
-        pass
+        if self.buffered and self._receiver is not None:
+            self._receiver.write_waits()
 
     def write_frame(self, frame: bytes) -> None:
         self.write([(frame,)])

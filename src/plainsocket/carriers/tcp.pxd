@@ -1,24 +1,37 @@
+cimport cython
+
 from plainsocket.carriers cimport calls
 from plainsocket.carriers.base cimport Carrier, Receiver
 from plainsocket.flag cimport flag
 
 cdef Py_ssize_t _BATCH_SIZE
+cdef double _COMPANY_TIME
 cdef Py_ssize_t _FLUSH_SIZE
 cdef Py_ssize_t _JOIN_BELOW
 cdef Py_ssize_t _MUCH
 cdef Py_ssize_t _RECORD
 
 cdef class _Outbox:
-    cdef readonly TcpCarrier owner
     cdef readonly bytearray room
+    cdef readonly list waiting
+    cdef readonly list _ends
+    cdef readonly double until
+    cdef readonly TcpCarrier owner
+    cdef readonly Py_ssize_t start
     cdef readonly Py_ssize_t size
 
-cdef _Outbox _outbox
+    cdef keep(self)
+    @cython.locals(
+        owner=TcpCarrier, owner_start=Py_ssize_t, owner_size=Py_ssize_t, start=Py_ssize_t,
+        carrier=TcpCarrier, end=Py_ssize_t, number=Py_ssize_t)
+    cdef let_go(self)
 
 cdef class _Turn:
     cdef readonly list _carriers
     cdef readonly object _check
     cdef readonly object hub
+    cdef readonly bint is_reading
+    cdef readonly _Outbox outbox
 
     cdef add(self, TcpCarrier carrier)
 
@@ -45,6 +58,7 @@ cdef class TcpCarrier(Carrier):
     cpdef _start_reading(self, bytes early=*)
     cpdef _close_socket(self)
     cpdef read(self)
+    cdef leave(self)
     cdef _read_to(self, room)
     cdef _read_records(self)
     cdef _take(self, bytes data)

@@ -28,6 +28,7 @@ _READ: Final = 1  # libev's event bits, which gevent's loop.io takes
 _WRITE: Final = 2
 
 _BATCH_SIZE: Final = 64 * 1024  # bytes of small frames that leave in one call
+_COMPANY_TIME: Final = 0.0002  # seconds that they wait for those of other connections
 _FLUSH_SIZE: Final = 1024 * 1024  # bytes written in a row
 _JOIN_BELOW: Final = 4096  # bytes a buffer: copying so few is cheaper than a longer list
 _MUCH: Final = 4096  # bytes, of a read
@@ -55,35 +56,68 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class _Outbox:
-    """Where the frames of the connection that is corked are put one behind the other.
+    """Where the frames of a hub's corked connection are put one behind the other.
 
-    One for all: a connection has it while its messages are being handled, and they leave after
-    that. In another thread, or out of a handler that another one has switched to, there is none.
+    A connection has it while its messages are being handled. In a turn of the loop they then wait
+    behind those of others, until all leave one after the other. A client whose answer came alone
+    would have slept before the next one came, and the kernel's waking it would cost more than the
+    answer did.
     """
 
-    __slots__ = ("owner", "room", "size")
+    __slots__ = ("_ends", "owner", "room", "size", "start", "until", "waiting")
 
     def __init__(self) -> None:
-        self.owner: TcpCarrier | None = None  # for whom nothing else is queued
         self.room = bytearray(_BATCH_SIZE)
-        self.size = 0
+        self.waiting: list[TcpCarrier] = []  # whose frames stand in the room, up to …
+        self._ends: list[int] = []  # … these places
+        self.until = 0.0  # when they have waited long enough
+        self.owner: TcpCarrier | None = None  # for whom nothing else is queued
+        self.start = 0  # of its frames
+        self.size = 0  # of all that is in the room
 
+    def keep(self) -> None:
+        """Let what the owner has put there wait for company; the next one may be the owner."""
+        assert self.owner is not None
+        if not self.waiting:
+            self.until = calls.monotonic() + _COMPANY_TIME
+        self.waiting.append(self.owner)
+        self._ends.append(self.size)
+        self.owner = None
+        self.start = self.size
+        if self.size > _BATCH_SIZE // 2:
+            self.let_go()
 
-_outbox: Final = _Outbox()
+    def let_go(self) -> None:
+        """Write what waits, in its order."""
+        waiting, ends = self.waiting, self._ends
+        self.waiting, self._ends = [], []
+        owner, owner_start, owner_size = self.owner, self.start, self.size
+        start = 0
+        for number in range(len(waiting)):
+            carrier, end = waiting[number], ends[number]
+            self.owner, self.start, self.size = carrier, start, end
+            carrier.leave()
+            start = end
+        if owner is None:
+            self.start = self.size = 0
+        else:
+            self.owner, self.start, self.size = owner, owner_start, owner_size
 
 
 class _Turn:
-    """Who has something to read in a turn of a hub's loop.
+    """Who has something to read in a turn of a hub's loop, and what they write in it.
 
     They are read from in the order in which the kernel tells of them, where libev would call back
     the other way round. Then, with a hundred busy connections, one or two in each turn had not
     sent again when the next one began, and waited for all of that as well.
     """
 
-    __slots__ = ("_carriers", "_check", "hub")
+    __slots__ = ("_carriers", "_check", "hub", "is_reading", "outbox")
 
     def __init__(self, hub: Any) -> None:
         self.hub = hub
+        self.outbox = _Outbox()
+        self.is_reading = False
         self._carriers: list[TcpCarrier] = []
         self._check: Any = None  # called behind all that the loop has to tell
         if "libev" in type(hub.loop).__module__:
@@ -96,12 +130,19 @@ class _Turn:
             self._read()
 
     def _read(self) -> None:
+        outbox = self.outbox
+        self.is_reading = True
         while self._carriers:
             carrier = self._carriers.pop()
             try:
                 carrier.read()
             except BaseException:  # noqa: BLE001 - the hub tells what ends the program
                 self.hub.handle_error(carrier, *sys.exc_info())
+            if outbox.waiting and calls.monotonic() > outbox.until:
+                outbox.let_go()
+        self.is_reading = False
+        if outbox.waiting:
+            outbox.let_go()
 
 
 def _turn_of_hub() -> _Turn:
@@ -211,6 +252,8 @@ class TcpCarrier(Carrier):
         """Close the socket now; with `reset` the kernel, too, forgets what it has not sent."""
         if self.closed:
             return
+        if self._turn.outbox.waiting:
+            self._turn.outbox.let_go()  # what this one has sent may be there
         self.closed = self.broken = True
         if 0 <= self._fd < len(_started) and _started[self._fd] is self:
             _started[self._fd] = None
@@ -339,25 +382,38 @@ class TcpCarrier(Carrier):
 
     def uncork(self) -> None:
         self._corked = False
+        outbox = self._turn.outbox
+        if outbox.owner is self:
+            size = outbox.size - outbox.start
+            if self._turn.is_reading and size and size == self.buffered and not self._ending:
+                outbox.keep()
+                return
+        self.leave()
+
+    def leave(self) -> None:
+        """Write what was queued while corked."""
         if self.buffered or self._ending:
             self.flush()
-        if _outbox.owner is self:
+        if self._turn.outbox.owner is self:
             self._leave_outbox()
+        if self.buffered and self._receiver is not None:
+            self._receiver.write_waits()
 
     def write_whole(self, protocol: Protocol, message: Message | bytearray | memoryview) -> bool:
-        if _outbox.owner is not self:
-            if _outbox.owner is not None or self.buffered or self._tls is not None:
+        outbox = self._turn.outbox
+        if outbox.owner is not self:
+            if outbox.owner is not None or self.buffered or self._tls is not None:
                 return False
             if self._socket is None or self.broken:
                 return False
-            _outbox.owner = self
-        size = protocol.put_whole(_outbox.room, _outbox.size, message)
+            outbox.owner = self
+        size = protocol.put_whole(outbox.room, outbox.size, message)
         if not size:
-            if _outbox.size < _BATCH_SIZE // 2:
+            if outbox.size < _BATCH_SIZE // 2:
                 return False
             self.flush()  # to make room
             return self.write_whole(protocol, message)
-        _outbox.size += size
+        outbox.size += size
         self.buffered += size
         self.bytes_accepted += size
         return True
@@ -365,7 +421,7 @@ class TcpCarrier(Carrier):
     def write_frame(self, frame: bytes) -> None:
         if self.broken:
             return
-        if _outbox.owner is self:
+        if self._turn.outbox.owner is self:
             self._leave_outbox()
         if self._frames is None:
             self._frames = [frame]
@@ -380,7 +436,7 @@ class TcpCarrier(Carrier):
     def write(self, frames: Sequence[Frame]) -> None:
         if self.broken:
             return
-        if _outbox.owner is self:
+        if self._turn.outbox.owner is self:
             self._leave_outbox()
         if self._frames is None:
             self._frames = []
@@ -394,7 +450,7 @@ class TcpCarrier(Carrier):
     def write_control(self, frame: bytes) -> None:
         if self.broken:
             return
-        if _outbox.owner is self:
+        if self._turn.outbox.owner is self:
             self._leave_outbox()
         if self._control is None:
             self._control = []
@@ -409,9 +465,12 @@ class TcpCarrier(Carrier):
     def flush(self) -> None:
         if self._socket is None or self.closed:
             return
+        outbox = self._turn.outbox
+        if outbox.waiting:
+            outbox.let_go()  # nothing overtakes
         before = self.buffered
         try:
-            if _outbox.owner is self:
+            if outbox.owner is self:
                 self._write_outbox()
             # Not without end to a peer that reads as fast: others want their turn, and its pings.
             while self.buffered and before - self.buffered < _FLUSH_SIZE and not self.broken:
@@ -463,27 +522,30 @@ class TcpCarrier(Carrier):
     def _drop_queue(self) -> None:
         self._batch = self._control = self._frames = None
         self.buffered = 0
-        if _outbox.owner is self:
-            _outbox.owner = None
-            _outbox.size = 0
+        outbox = self._turn.outbox
+        if outbox.owner is self:
+            outbox.owner = None
+            outbox.size = outbox.start
 
     def _write_outbox(self) -> None:
-        size = _outbox.size
-        if not size:
+        outbox = self._turn.outbox
+        start, end = outbox.start, outbox.size
+        if start == end:
             return
-        sent = max(calls.write_part(self._fd, _outbox.room, size), 0)
+        sent = max(calls.write_part(self._fd, outbox.room, start, end), 0)
         self.buffered -= sent
-        if sent < size:
-            self._batch = [bytes(_outbox.room[sent:size])]
-            _outbox.owner = None
-        _outbox.size = 0
+        if start + sent < end:
+            self._batch = [bytes(outbox.room[start + sent : end])]
+            outbox.owner = None
+        outbox.start = outbox.size = 0
 
     def _leave_outbox(self) -> None:
         """Queue what is there as any other frame, behind which more can come."""
-        if _outbox.size and not self.closed:
-            self._frames = [bytes(_outbox.room[: _outbox.size])]
-        _outbox.owner = None
-        _outbox.size = 0
+        outbox = self._turn.outbox
+        if outbox.size > outbox.start and not self.closed:
+            self._frames = [bytes(outbox.room[outbox.start : outbox.size])]
+        outbox.owner = None
+        outbox.size = outbox.start
 
     def _next_batch(self) -> bool:
         """Gather the frames to go next: control frames, then small ones together or a large one.
