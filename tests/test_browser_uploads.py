@@ -23,9 +23,10 @@ pytestmark = pytest.mark.browser
 
 CHROMIUM = pytest.mark.parametrize("engine", ["chromium"], indirect=True)
 
-# The page counts what it asks for: uploads that stream, those of them that have ended, and others.
+# The page counts what it asks for: uploads that stream, those of them that have ended, and others;
+# and what it was answered while one of the first was under way.
 COUNTED = f"""<script>
-  window.asked = {{ streaming: 0, over: 0, whole: 0 }};
+  window.asked = {{ streaming: 0, over: 0, whole: 0, meanwhile: 0 }};
   const own = window.fetch;
   window.fetch = (url, options) => {{
     asked[options.duplex ? "streaming" : "whole"]++;
@@ -44,6 +45,7 @@ TALK = """
       socket.send(message);
       const { data } = await came(socket, "message");
       if (data !== message) return `${data.slice(0, 20)} of ${data.length}`;
+      asked.meanwhile += asked.streaming > asked.over;
     }"""
 
 ends: list[int | None] = []
@@ -228,15 +230,16 @@ def test_a_proxy_that_collects_uploads(
 ) -> None:
     make, _options = REVERSE[name]
     collecting = {"proxy_request_buffering off;": ""} if name == "nginx" else {}
-    with (
-        make(tmp_path, f"127.0.0.1:{server.port}", **collecting) as proxy,
-        page_at(browser, proxy.tls_port) as page,
-    ):
-        # Nothing waits while it is found out.
-        wait_until(lambda: is_without(page) and page.value("asked.streaming"))
-        page.wait_for("asked.over")
-        assert is_without(page)
-        assert page.value("asked.streaming") == 1  # and it is known from then on
+    with make(tmp_path, f"127.0.0.1:{server.port}", **collecting) as proxy:
+        for _ in range(3):  # as a machine may stand still just then
+            with page_at(browser, proxy.tls_port) as page:
+                wait_until(lambda: is_without(page) and page.value("asked.streaming"))
+                page.wait_for("asked.over")
+                assert is_without(page)
+                assert page.value("asked.streaming") == 1  # and it is known from then on
+                if page.value("asked.meanwhile"):
+                    return
+        pytest.fail("messages waited while it was found out")
 
 
 @CHROMIUM
@@ -252,7 +255,7 @@ def test_a_proxy_that_refuses_them_in_the_middle(
         talk(page, 30, 10_000)
         assert page.value("asked.over") > 1
         wait_for_upload(page)  # they are smaller from then on
-        assert talk(page, 30, 10_000) <= 10
+        assert talk(page, 60, 10_000) <= 10
 
 
 @pytest.mark.parametrize("engine", ["firefox", "webkit"], indirect=True)

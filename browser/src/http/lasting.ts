@@ -176,7 +176,7 @@ export default function start(
       uploads.delete(upload);
       if (current === upload) current = undefined;
       if (isGood) {
-        failures = 0;
+        if (upload.size) failures = 0;
       } else {
         // A way that has never let one through is not asked again.
         failures += wasTrusted ? 1 : FAILURES;
