@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import gc
 import logging
+import sys
 import threading
 from typing import Any
 
@@ -16,7 +17,7 @@ from websockets.exceptions import ConnectionClosed as PeerClosed
 from websockets.sync.client import connect
 
 import plainsocket
-from plainsocket import Endpoint
+from plainsocket import Endpoint, protocol
 from plainsocket.frames import Opcode
 from plainsocket.protocol import Message
 from rawclient import RawClient, frame
@@ -377,3 +378,34 @@ def test_who_waits_too_long_for_a_turn_gets_1013() -> None:
         for client in (one, two):
             assert client.receive_frame()[1] == b"x"
         wait_until(lambda: closes == [1013])
+
+
+@pytest.mark.skipif(str(protocol.__file__).endswith(".py"), reason="of what is compiled")
+def test_a_silent_connection_takes_a_kibibyte() -> None:
+    class Silent(plainsocket.Endpoint):
+        __slots__ = ()
+
+    own = ["WebSocket", "Protocol", "TcpCarrier", "io", "Descriptor", "Runner", "Silent", "Kept"]
+
+    def size() -> tuple[int, list[str]]:
+        _, ws = server.server.connections
+        found, rest = {id(ws): ws}, [ws]
+        while rest:
+            for each in gc.get_referents(rest.pop()):
+                if type(each).__name__ in own and id(each) not in found:
+                    found[id(each)] = each
+                    rest.append(each)
+        names = sorted(type(each).__name__ for each in found.values())
+        return sum(map(sys.getsizeof, found.values())), names
+
+    with (
+        serving(Silent) as server,
+        RawClient(server.port) as first,
+        RawClient(server.port) as client,
+    ):
+        first.open()  # by which the server gets to know what its clients say
+        client.open()
+        wait_until(lambda: len(server.server.connections) == 2)
+        taken, names = server.call(size)
+    assert names == sorted(own)
+    assert taken <= 1024

@@ -248,6 +248,32 @@ def test_what_is_kept_of_a_request_tells_who_it_was(
         assert line.startswith(f"{host if host[0] == '1' else '[::1]'}:{port}: '/caf\\xe9' after ")
 
 
+def test_heads_that_differ_in_their_key_only_are_kept_once() -> None:
+    desk = a_desk()
+    keys = [base64.b64encode(bytes([n]) * 16) for n in range(50)]
+    heads = [REQUEST.replace(b"dGhlIHNhbXBsZSBub25jZQ==", key) for key in keys]
+    kept = [read_whole(desk, head).kept for head in heads]
+    assert [each.head for each in kept] == heads
+    assert len({id(each._shared) for each in kept}) == 1
+
+
+@pytest.mark.parametrize("old", [b"Sec-WebSocket-Key: ", b"X-Latin: ", b"X-Empty:"])
+@pytest.mark.parametrize("new", [b"sec-websocket-key: ", b"Sec-WebSocket-Key:\t"])
+def test_any_head_is_kept_as_it_was(old: bytes, new: bytes) -> None:
+    head = REQUEST.replace(old, new) if old[:1] == b"S" else REQUEST.replace(old, b"Y: " + new)
+    assert read_whole(a_desk(), head).kept.head == head
+
+
+def test_what_is_known_of_heads_is_bounded() -> None:
+    desk = a_desk()
+    first = read_whole(desk, REQUEST).kept
+    for n in range(1000):
+        head = REQUEST.replace(b"a=1", b"a=%d" % n)
+        assert read_whole(desk, head).kept.head == head
+    assert first.head == REQUEST
+    assert read_whole(desk, REQUEST).kept._shared is not first._shared
+
+
 def test_what_waits_at_the_entrance_counts() -> None:
     with (
         serving(tell, max_connections=1) as server,
@@ -270,6 +296,12 @@ def test_many_at_once() -> None:
 
 def read(data: bytes, desk: Desk) -> Visit | None:
     return read_visit(desk, data, None, -1, None, 0.0)
+
+
+def read_whole(desk: Desk, data: bytes) -> Visit:
+    visit = read(data, desk)
+    assert visit is not None
+    return visit
 
 
 def a_desk(**options: Any) -> Desk:

@@ -6,18 +6,27 @@ from plainsocket.websocket cimport WebSocket
 
 cdef class Desk:
     cdef readonly object common
+    cdef dict _heads
     cdef readonly object make_environ
     cdef readonly object options
     cdef readonly Precedents precedents
     cdef readonly object server
 
+    cpdef SharedHead shared_head(self, bytes rest, Py_ssize_t at, Precedent precedent)
+
+cdef class SharedHead:
+    cdef readonly Py_ssize_t at
+    cdef readonly Desk desk
+    cdef readonly Precedent precedent
+    cdef readonly bytes rest
+
 cdef class Kept:
     cdef readonly object _address
+    cdef readonly unsigned long long _key_0
+    cdef readonly unsigned long long _key_1
+    cdef readonly unsigned long long _key_2
     cdef readonly long long _peer
-    cdef readonly object compression
-    cdef readonly Desk desk
-    cdef readonly bytes head
-    cdef readonly object subprotocol
+    cdef readonly SharedHead _shared
 
 cdef class Visit(Routed):
     cdef readonly double _deadline

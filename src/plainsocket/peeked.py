@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 import sys
 from collections.abc import Callable
 from email.utils import formatdate
@@ -19,6 +20,7 @@ import gevent
 from . import lines
 from .carriers import calls
 from .deadlines import Common
+from .deflate import Agreement
 from .endpoint import is_endpoint
 from .handshake import Accepted, Precedent, Precedents, Refused, Request
 from .head import Head, HeadError, find_end, is_authority, parse_head
@@ -37,7 +39,7 @@ FIRST_READ: Final = 8192
 class Desk:
     """What the requests of one server are read by."""
 
-    __slots__ = ("common", "make_environ", "options", "precedents", "server")
+    __slots__ = ("_heads", "common", "make_environ", "options", "precedents", "server")
 
     def __init__(
         self,
@@ -53,27 +55,78 @@ class Desk:
         self.precedents = precedents
         self.common: Common | None = None
         """Of the WebSockets, once there are any."""
+        self._heads: dict[bytes, SharedHead] = {}
+
+    def shared_head(self, rest: bytes, at: int, precedent: Precedent | None) -> SharedHead:
+        """The one object for a head like this: see SharedHead."""
+        head = self._heads.get(rest)
+        if head is None or head.precedent is not precedent:
+            if len(self._heads) >= _MOST_HEADS:
+                self._heads.clear()
+            head = self._heads[rest] = SharedHead(self, rest, at, precedent)
+        return head
+
+
+class SharedHead:
+    """What the heads of many requests have in common: all but the Sec-WebSocket-Key."""
+
+    __slots__ = ("at", "desk", "precedent", "rest")
+
+    def __init__(self, desk: Desk, rest: bytes, at: int, precedent: Precedent | None) -> None:
+        self.desk = desk
+        self.rest = rest
+        self.at = at
+        """Where the key belongs; -1: `rest` is all, and not shared."""
+        self.precedent = precedent
+        """How one that says the same was answered before."""
 
 
 class Kept:
-    """What is kept of a request: its head's bytes.
+    """What is kept of a request: its head's bytes, as what many have in common and the key.
 
-    They are read again where somebody asks: what they say would take ten times their memory for
+    They are read again where somebody asks: what they say would take twenty times their memory for
     as long as the connection lasts.
     """
 
-    __slots__ = ("_address", "_peer", "compression", "desk", "head", "subprotocol")
+    __slots__ = ("_address", "_key_0", "_key_1", "_key_2", "_peer", "_shared")
 
     def __init__(
         self, desk: Desk, head: bytes, peer: int, address: Any, precedent: Precedent | None
     ) -> None:
         """`peer` is the client's address as `calls.peer` tells it, or -1: then it is `address`."""
-        self.desk = desk
-        self.head = head
         self._peer = peer
         self._address = address
-        self.subprotocol = None if precedent is None else precedent.subprotocol
-        self.compression = None if precedent is None else precedent.compression
+        at = head.find(_KEY_HEADER) + len(_KEY_HEADER)
+        end = at + _KEY.size
+        if at < len(_KEY_HEADER) or head[end : end + 2] != b"\r\n":
+            self._shared = SharedHead(desk, head, -1, precedent)
+            self._key_0 = self._key_1 = self._key_2 = 0
+        else:
+            self._shared = desk.shared_head(head[:at] + head[end:], at, precedent)
+            self._key_0, self._key_1, self._key_2 = _KEY.unpack_from(head, at)
+
+    @property
+    def desk(self) -> Desk:
+        return self._shared.desk
+
+    @property
+    def subprotocol(self) -> str | None:
+        """What was agreed on, where one that says the same was answered before."""
+        precedent = self._shared.precedent
+        return None if precedent is None else precedent.subprotocol
+
+    @property
+    def compression(self) -> Agreement | None:
+        """The same."""
+        precedent = self._shared.precedent
+        return None if precedent is None else precedent.compression
+
+    @property
+    def head(self) -> bytes:
+        rest, at = self._shared.rest, self._shared.at
+        if at < 0:
+            return rest
+        return rest[:at] + _KEY.pack(self._key_0, self._key_1, self._key_2) + rest[at:]
 
     @property
     def address(self) -> Any:
@@ -83,6 +136,11 @@ class Kept:
     def read(self) -> PeekedRequest:
         """The request."""
         return PeekedRequest(self, None, None)
+
+
+_MOST_HEADS: Final = 256  # that are known to be the same when they come again
+_KEY_HEADER: Final = b"\r\nSec-WebSocket-Key: "  # as all browsers spell it
+_KEY: Final = struct.Struct("<3Q")  # 24 characters, as numbers: C has room for them without bytes
 
 
 class PeekedRequest(Request):

@@ -136,6 +136,11 @@ class WebSocket(Deadlines):
             self._request = self._request.read()
         return self._request
 
+    def _read_request(self) -> Request:
+        """The same for a look: if only its bytes are kept, that stays so."""
+        request: Any = self._request
+        return request if isinstance(request, Request) else cast("Request", request.read())
+
     @property
     def environ(self) -> dict[str, Any]:
         """The WSGI environ of the opening request."""
@@ -144,12 +149,12 @@ class WebSocket(Deadlines):
     @property
     def path(self) -> str:
         """The path of the request, percent-decoded (WSGI's SCRIPT_NAME + PATH_INFO)."""
-        return self.request.path
+        return self._read_request().path
 
     @property
     def origin(self) -> str | None:
         """The Origin of the page, or None."""
-        return self.request.headers.get("origin")
+        return self._read_request().headers.get("origin")
 
     @property
     def subprotocol(self) -> str | None:
