@@ -1255,6 +1255,18 @@ def test_single_bytes_that_wait_take_no_multiple_of_their_size() -> None:
         assert len(channel._inbox) < 10
 
 
+def test_large_pieces_of_the_down_stream_are_written_whole() -> None:
+    messages = [bytes((number,)) * 700_000 for number in range(1, 9)]
+
+    def flood(ws: plainsocket.WebSocket) -> None:
+        for message in messages:
+            ws.send(message)
+
+    with serving({"/flood": flood}) as running, Page(running.port) as page:
+        socket = page.socket("/flood")
+        assert [socket.receive() for _ in messages] == messages
+
+
 def test_page_that_gives_no_credit_makes_send_wait_and_disturbs_no_other() -> None:
     blocked = threading.Event()
 

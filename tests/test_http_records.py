@@ -58,6 +58,14 @@ def test_however_a_stream_is_cut_its_records_are_the_same(
     assert joined(read) == joined(parts)
 
 
+def test_data_is_given_as_it_comes_and_other_records_whole() -> None:
+    reader = RecordReader()
+    data = record(Kind.DATA, 1, b"abcd") + record(Kind.CREDIT, 1, u32(7))
+    assert reader.feed(data[:10]) == [(Kind.DATA, 1, b"ab")]
+    assert reader.feed(data[10:22]) == [(Kind.DATA, 1, b"cd")]
+    assert reader.feed(data[22:]) == [(Kind.CREDIT, 1, u32(7))]
+
+
 @given(st.lists(good_records, max_size=5), st.binary(max_size=100), st.lists(st.integers(0, 999)))
 def test_garbage_ends_a_stream_and_nothing_else(
     parts: list[Record], garbage: bytes, cuts: list[int]

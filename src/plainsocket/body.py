@@ -12,6 +12,8 @@ from typing import Any, Final
 import gevent
 
 _PIECE: Final = 64 * 1024  # bytes that one deadline is for
+_LARGE: Final = 4  # times as many are read at once, with as many deadlines,
+_QUICKLY: Final = 0.005  # where those before came in so many seconds each
 _MAX_DISCARDED: Final = 256 * 1024  # bytes that are read for nothing, at most
 _MAX_LINE: Final = 256  # bytes of a chunk's first line
 _MAX_TRAILERS: Final = 8 * 1024  # bytes
@@ -58,6 +60,7 @@ class Body:
         self._timeout = timeout
         self._spent = 0.0  # of that, waiting for the present 64 KiB …
         self._of_these = 0  # … of which so many bytes have come
+        self._at_once = 1  # pieces
         # Not the error itself: its traceback would hold this, and this it.
         self._failure: tuple[HTTPStatus, str] | None = None
         self.is_left = False
@@ -131,7 +134,7 @@ class Body:
         begun = time.monotonic()
         try:
             with gevent.Timeout(
-                max(0.001, self._timeout - self._spent),
+                max(0.001, self._timeout * self._at_once - self._spent),
                 _error(HTTPStatus.REQUEST_TIMEOUT, f"it takes over {self._timeout} s"),
             ):
                 data = self._read_piece(wanted)
@@ -142,6 +145,8 @@ class Body:
         self._spent += time.monotonic() - begun
         self._of_these += len(data)
         if self._of_these >= _PIECE:  # small pieces have no more time than a large one
+            is_quick = self._spent < _QUICKLY * self._at_once
+            self._at_once = _LARGE if is_quick else 1
             self._spent, self._of_these = 0.0, 0
         return data
 
@@ -153,7 +158,7 @@ class Body:
             self._read_chunk_line()
         if self.is_done:
             return b""
-        data: bytes = self._file.read(min(self._left, wanted, _PIECE))
+        data: bytes = self._file.read(min(self._left, wanted, _PIECE * self._at_once))
         self._left -= len(data)
         self._size += len(data)
         if not data:

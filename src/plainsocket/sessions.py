@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 Serve = Callable[["ChannelHost", Request], object]
 """Serves the WebSocket that a request asks for, as it would one of a socket of its own."""
 
-_PIECE: Final = 64 * 1024  # bytes read in a row
+_PIECE: Final = 64 * 1024  # bytes read in a row …
+_LARGE_PIECE: Final = 256 * 1024  # … or, where none of them is waited for
 _LARGEST: Final = (4 << 20) + 1024  # bytes of an up request
 _MOST_UPLOADS: Final = 4
 _MOST_RESPONSES: Final = 8
@@ -188,6 +189,7 @@ class Sessions:
         if session.uploads >= _MOST_UPLOADS:
             raise Refused(HTTPStatus.TOO_MANY_REQUESTS, "There are as many up requests already.")
         lasts = "CONTENT_LENGTH" not in environ
+        piece = _LARGE_PIECE if hasattr(environ["wsgi.input"], "read_some") else _PIECE
         session.uploads += 1
         if lasts:
             session.lasting.add(gevent.getcurrent())
@@ -196,7 +198,7 @@ class Sessions:
             if lasts:  # the first bytes too: so the page knows that they come as it sends them
                 session.tell_received()
             offset, data, size = post.offset, post.data, 0
-            while data or (data := read(_PIECE)):
+            while data or (data := read(piece)):
                 size += len(data)
                 if size > self._largest:
                     raise _too_large()

@@ -13,7 +13,7 @@ import { number, UP } from "./wire.ts";
 const MAX_REQUESTS = 2;
 const LEAST_BODY = 4096; // what is not taken in such pieces is not taken
 const FIRST_BODY = 1 << 16;
-const LARGEST_BODY = 1 << 21; // or one is not on its way while another is being answered
+const LARGEST_BODY = 1 << 22; // less costs the browser more; more would be waited for behind it
 const QUICK = 50; // ms that a request may take beyond the shortest: then the next is larger,
 const SLOW = 200; // and above this, smaller, or other channels would wait behind it
 const ANSWER = 5000; // ms for an answer; beyond that,

@@ -92,33 +92,41 @@ class RecordReader:
     def __init__(self, kinds: frozenset[Kind] = frozenset(Kind)) -> None:
         """`kinds` are those that may come."""
         self._kinds = kinds
-        self._rest = b""  # of a record, less than all of it
+        self._rest = b""  # of a record, less than all of it: of DATA less than its head
+        self._of = 0  # the channel of the last DATA …
+        self._missing = 0  # … of which so many bytes have not come
 
     def feed(self, data: bytes) -> list[Record]:
-        """The records that `data` completes; what neighbours have of one channel's bytes comes
-        together. Raises RecordError, and is of no use afterwards."""
+        """The records that `data` completes, and of DATA what there is of it; what neighbours have
+        of one channel's bytes comes together. Raises RecordError, and is of no use afterwards."""
         if self._rest:
             data = self._rest + data
         records: list[Record] = []
         pieces: list[memoryview] = []  # of DATA for one channel
         view = memoryview(data)
-        of = 0
-        position, end = 0, len(data)
+        of = self._of
+        end = len(data)
+        position = min(self._missing, end)
+        self._missing -= position
+        if position:
+            pieces.append(view[:position])
         while end - position >= _HEAD.size:
             kind, zero, length, channel = _HEAD.unpack_from(data, position)
             start = position + _HEAD.size
             if kind or zero or not 0 < length <= MAX_PAYLOAD or not 0 < channel <= MAX_CHANNEL:
                 self._check(kind, zero, length, channel)
-            if end - start < length:
-                break
             position = start + length
             if kind == Kind.DATA:
                 if channel != of and pieces:
                     records.append(Record(Kind.DATA, of, b"".join(pieces)))
                     pieces.clear()
                 of = channel
-                pieces.append(view[start:position])
+                if start < end:
+                    pieces.append(view[start:position])  # as far as it goes
                 continue
+            if position > end:
+                position = start - _HEAD.size
+                break
             if pieces:
                 records.append(Record(Kind.DATA, of, b"".join(pieces)))
                 pieces.clear()
@@ -126,6 +134,8 @@ class RecordReader:
         if pieces:
             records.append(Record(Kind.DATA, of, b"".join(pieces)))
         self._rest = data[position:]
+        self._of = of
+        self._missing += max(0, position - end)
         return records
 
     def _check(self, kind: int, zero: int, length: int, channel: int) -> None:
@@ -314,7 +324,7 @@ class Outbox:
         most = min(most, self._window - (self.end - self.acknowledged))
         pieces: list[bytes | memoryview] = []
         size = 0
-        touched: list[Source] = []
+        touched: dict[Source, None] = {}
         if self._received is not None and most > 0:
             pieces.append(ack(self._received))
             size += len(pieces[-1])
@@ -334,7 +344,7 @@ class Outbox:
                 pieces.append(encode(Kind.END, source.channel))
                 size += _HEAD.size
                 source.has_ended = True
-            touched.append(source)
+            touched[source] = None
             source.is_ready = False
             source.wake()
         if not size:
