@@ -47,6 +47,8 @@ BUGS: dict[str, dict[str, str]] = {
         "request: a redirect is not followed": "is followed",
     },
 }
+# Those of them that do not show each time: WebKit may have read the blob before it closes.
+SOMETIMES = {"send: a blob before close() is still sent"}
 WHERE = ("window", "worker", "shared")
 
 
@@ -86,7 +88,9 @@ def errors(outcome: dict[str, Any]) -> dict[str, str]:
 @pytest.mark.parametrize("where", WHERE)
 def test_the_engines_own(browser: Browser, server: Running, where: str) -> None:
     found = errors(run(browser, server, where, "native"))
-    assert found.keys() == BUGS[browser.engine].keys(), found
+    known = BUGS[browser.engine].keys()
+    assert found.keys() - SOMETIMES == known - SOMETIMES, found
+    assert found.keys() <= known, found
 
 
 @pytest.mark.parametrize("where", WHERE)
