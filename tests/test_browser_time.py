@@ -61,6 +61,13 @@ TICKING = (
     + MODULE
 )
 
+LOGGING = """
+    const socket = window.socket = new HTTP("/echo");
+    window.log = [];
+    socket.onclose = ({ code }) => log.push(code);
+    socket.onmessage = ({ data }) => log.push(data);
+    await came(socket, "open");"""
+
 HEARTBEAT = 0.5  # seconds
 REACH = 4.0
 
@@ -91,13 +98,7 @@ def test_responses_replace_each_other(browser: Browser, server: Running) -> None
 def test_timers_that_stand_still(browser: Browser, server: Running) -> None:
     """As in the background: a page answers the server's heartbeat without them."""
     page = page_at(browser, server, "frozen")
-    page.run(
-        """const socket = window.socket = new HTTP("/echo");
-        window.log = [];
-        socket.onclose = ({ code }) => log.push(code);
-        socket.onmessage = ({ data }) => log.push(data);
-        await came(socket, "open");"""
-    )
+    page.run(LOGGING)
     page.value("window.isFrozen = true")
     time.sleep(REACH + 2 * HEARTBEAT)  # what must not happen has no sign to wait for
     page.value("socket.send('still there')")
@@ -114,13 +115,7 @@ def test_a_tab_out_of_sight(browser: Browser, server: Running) -> None:
     driver = browser.driver
     hidden = driver.current_window_handle
     page = page_at(browser, server, "ticking")
-    page.run(
-        """const socket = window.socket = new HTTP("/echo");
-        window.log = [];
-        socket.onclose = ({ code }) => log.push(code);
-        socket.onmessage = ({ data }) => log.push(data);
-        await came(socket, "open");"""
-    )
+    page.run(LOGGING)
     driver.switch_to.new_window("tab")
     try:
         other = page_at(browser, server, "module")
