@@ -691,15 +691,15 @@ def _naive_records(
         least, most = _LENGTHS[kind]
         if not least <= size <= most or ((kind in (4, 5)) != (channel == 0) and kind != 3):
             return records, False
+        if kind == 0:  # as far as it goes
+            records += [(0, channel, bytes((byte,))) for byte in data[8 : 8 + size]]
         if len(data) < 8 + size:
             break
         payload, data = data[8 : 8 + size], data[8 + size :]
         value = int.from_bytes(payload, "big")
         if (kind == 1 and not 0 < value < 1 << 31) or (kind == 4 and value >= 1 << 53):
             return records, False
-        if kind == 0:
-            records += [(0, channel, payload[i : i + 1]) for i in range(size)]
-        else:
+        if kind != 0:
             records.append((kind, channel, payload))
     return records, True
 

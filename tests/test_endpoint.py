@@ -380,7 +380,8 @@ def test_who_waits_too_long_for_a_turn_gets_1013() -> None:
         wait_until(lambda: closes == [1013])
 
 
-@pytest.mark.skipif(str(protocol.__file__).endswith(".py"), reason="of what is compiled")
+@pytest.mark.once  # of what is compiled
+@pytest.mark.skipif(str(protocol.__file__).endswith(".py"), reason="nothing is compiled")
 def test_a_silent_connection_takes_a_kibibyte() -> None:
     class Silent(plainsocket.Endpoint):
         __slots__ = ()

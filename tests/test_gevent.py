@@ -483,6 +483,8 @@ def test_a_forked_child_leaves_its_parents_connections_alone(loop: str, patching
                     for peer, process in ((who, parent), (endpoint, parent), (new, child)):
                         peer.send(str(number))
                         assert peer.recv(timeout=PATIENCE) == f"{process} {number}"
+                    # A sign of life, so that the parent has no reason to ping; the child would.
+                    ticks.send_frame(Opcode.PONG)
                     assert ticks.receive_frame()[1].decode() == parent
             to_be_cut.send_frame(Opcode.TEXT, b"now")
             # A copy of the descriptor in the child would keep the end from the peer.

@@ -214,10 +214,10 @@ class Deadlines(Receiver):
         """Whether the peer has acknowledged bytes of ours since a look not long ago."""
         waiting = self._carrier.unacknowledged()
         due = self._due
-        if not waiting and (due is None or due.is_nothing()):
-            self._due = None
-            return False
-        due = self._dues()
+        if due is None:
+            if not waiting:
+                return False
+            due = self._dues()
         acknowledged = self._carrier.bytes_accepted - waiting
         # After a long time without a look it can't be told when they were acknowledged.
         is_recent = now - due.looked_at < 2 * self._look_interval + SLOT
@@ -228,6 +228,8 @@ class Deadlines(Receiver):
             self._sign_of_life = now
         if waiting:
             looks.append(now + self._look_interval)
+        elif due.is_nothing():
+            self._due = None
         return progressed
 
     def _look_at_stall(self, now: float, due: _Due, stall: tuple[float, int]) -> bool:
