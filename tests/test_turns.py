@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -14,6 +14,8 @@ from plainsocket.frames import Opcode
 from rawclient import RawClient, frame
 from serving import PATIENCE, Running, serving
 
+Handler = Callable[[plainsocket.WebSocket], None]
+
 
 class Hold:
     """Keeps a server's hub busy, while others' messages come: they are one turn's then."""
@@ -22,9 +24,19 @@ class Hold:
         self._is_held = threading.Event()
         self._may_go_on = threading.Event()
 
-    def hold(self) -> None:
-        self._is_held.set()
-        self._may_go_on.wait(PATIENCE)
+    def beside(self, handler: Handler) -> Handler:
+        """What holds the hub by the path /hold, and serves the others by `handler`."""
+
+        def serve(ws: plainsocket.WebSocket) -> None:
+            if ws.path != "/hold":
+                handler(ws)
+                return
+            for _ in ws:
+                self._is_held.set()
+                self._may_go_on.wait(PATIENCE)
+                ws.send("on")
+
+        return serve
 
     @contextmanager
     def held(self, server: Running) -> Iterator[None]:
@@ -60,13 +72,11 @@ def test_each_gets_its_own(size: int) -> None:
 
     def answer(ws: plainsocket.WebSocket) -> None:
         for message in ws:
-            if ws.path == "/hold":
-                hold.hold()
             ws.send(f"{ws.path} {message!s}" * size)
             ws.send(message)
 
     with (
-        serving(answer) as server,
+        serving(hold.beside(answer)) as server,
         opened(server, [f"/{number}" for number in range(40)]) as clients,
     ):
         with hold.held(server):
@@ -87,12 +97,10 @@ def test_one_that_takes_little_keeps_the_rest_and_holds_up_nobody() -> None:
 
     def answer(ws: plainsocket.WebSocket) -> None:
         for message in ws:
-            if ws.path == "/hold":
-                hold.hold()
             ws.send(f"{message!s} {'x' * size}" if ws.path == "/slow" else message)
 
     with (
-        serving(answer, write_limit=1 << 30) as server,
+        serving(hold.beside(answer), write_limit=1 << 30) as server,
         opened(server, ["/before", "/after"]) as (before, after),
         opened(server, ["/slow"] * 4, receive_buffer=4096) as slow,
     ):
@@ -141,17 +149,17 @@ def test_what_was_answered_comes_before_what_another_does(how: str) -> None:
     def answer(ws: plainsocket.WebSocket) -> None:
         connected[ws.path] = ws
         for message in ws:
-            if ws.path == "/hold":
-                hold.hold()
-                ws.send("on")
-            elif ws.path == "/first":
+            if ws.path == "/first":
                 ws.send(message)
             elif how == "send":
                 connected["/first"].send("from another")
             else:
                 getattr(connected["/first"], how)()
 
-    with serving(answer) as server, opened(server, ["/first", "/second"]) as (first, second):
+    with (
+        serving(hold.beside(answer)) as server,
+        opened(server, ["/first", "/second"]) as (first, second),
+    ):
         with hold.held(server):
             first.send_frame(Opcode.TEXT, b"answered")
             second.send_frame(Opcode.TEXT, b"now")
@@ -165,10 +173,7 @@ def test_nobody_waits_for_all_whose_handlers_are_slow() -> None:
 
     def answer(ws: plainsocket.WebSocket) -> None:
         for message in ws:
-            if ws.path == "/hold":
-                hold.hold()
-                ws.send("on")
-            elif ws.path == "/first":
+            if ws.path == "/first":
                 ws.send(message)
             elif ws.path == "/slow":
                 time.sleep(0.01)  # the whole hub: what waits for company has waited long enough
@@ -177,7 +182,7 @@ def test_nobody_waits_for_all_whose_handlers_are_slow() -> None:
                 ws.send(message)
 
     with (
-        serving(answer) as server,
+        serving(hold.beside(answer)) as server,
         opened(server, ["/first", "/slow", "/third"]) as clients,
     ):
         with hold.held(server):

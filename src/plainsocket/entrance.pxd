@@ -1,6 +1,6 @@
 from plainsocket.carriers cimport calls
 from plainsocket.carriers.descriptor cimport Descriptor
-from plainsocket.peeked cimport Desk, read_visit
+from plainsocket.peeked cimport Desk, address_of, read_visit
 from plainsocket.workers cimport Workers
 
 cdef class Entrance:
@@ -33,4 +33,3 @@ cdef class Arrival:
     cpdef abort(self)
     cdef _stop_waiting(self)
 
-cdef _address(long long peer, address)

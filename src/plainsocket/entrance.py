@@ -17,7 +17,7 @@ from gevent import get_hub
 from .carriers import calls
 from .carriers.descriptor import Descriptor
 from .draining import IdleConnections
-from .peeked import FIRST_READ, Desk, read_visit
+from .peeked import FIRST_READ, Desk, address_of, read_visit
 from .timers import TimerWheel
 from .workers import Workers
 
@@ -91,7 +91,7 @@ class Entrance:
         """`peer` and `address` are those of `Kept`."""
         try:
             if not self.house.has_room():
-                self.house.turn_away(sock, _address(peer, address))
+                self.house.turn_away(sock, address_of(peer, address))
             elif not self.look(sock, peer, address, deadline):
                 Arrival(self, sock, peer, address, deadline).wait()
         except BaseException:  # noqa: BLE001 - the hub tells what ends the program
@@ -114,12 +114,8 @@ class Entrance:
         if visit is not None:
             self.workers.start(visit)
         else:
-            self.house.serve_other(sock, _address(peer, address), deadline, data)
+            self.house.serve_other(sock, address_of(peer, address), deadline, data)
         return True
-
-
-def _address(peer: int, address: Any) -> Any:
-    return calls.ipv4_address(peer) if peer >= 0 else address
 
 
 class Arrival:

@@ -45,6 +45,7 @@ cdef class Visit(Routed):
     cpdef enter(self, websocket)
     cpdef let_go(self, websocket)
 
+cpdef address_of(long long peer, address)
 cdef tuple _read_plain(bytes data, options)
 cdef tuple _read_any(bytes data, options)
 cdef str _decoded(str path)

@@ -81,6 +81,11 @@ class SharedHead:
         """How one that says the same was answered before."""
 
 
+def address_of(peer: int, address: Any) -> Any:
+    """A client's address: `peer`, as `calls.peer` tells it, or where that is -1 `address`."""
+    return calls.ipv4_address(peer) if peer >= 0 else address
+
+
 class Kept:
     """What is kept of a request: its head's bytes, as what many have in common and the key.
 
@@ -131,7 +136,7 @@ class Kept:
     @property
     def address(self) -> Any:
         """The peer's: host and port; or what a Unix socket has."""
-        return calls.ipv4_address(self._peer) if self._peer >= 0 else self._address
+        return address_of(self._peer, self._address)
 
     def read(self) -> PeekedRequest:
         """The request."""

@@ -506,7 +506,7 @@ class WebSocket(Deadlines):
         if protocol.state is not OPEN or carrier.broken:
             raise self._closed_error()
         self._check_thread()
-        if carrier.buffered >= self._common.write_limit or self._senders:
+        if carrier.buffered >= common.write_limit or self._senders:
             self._wait_for_room()
         if not (common.delivering is self and carrier.write_whole(protocol, message)):
             frame = protocol.send_whole(message)
