@@ -1255,6 +1255,20 @@ def test_single_bytes_that_wait_take_no_multiple_of_their_size() -> None:
         assert len(channel._inbox) < 10
 
 
+def test_messages_are_handled_before_all_of_their_request_is_read() -> None:
+    read: list[int] = []
+
+    def note(ws: plainsocket.WebSocket) -> None:
+        for _ in ws:
+            (session,) = sessions_of(running)._sessions.values()
+            read.append(session.received)
+
+    with serving(note) as running, bare(running.port) as page:
+        page.say(*[bytes(1024)] * 200)
+        wait_until(lambda: len(read) == 200)
+    assert read[0] <= 64 * 1024 < 200 * 1024 < read[-1]
+
+
 def test_large_pieces_of_the_down_stream_are_written_whole() -> None:
     messages = [bytes((number,)) * 700_000 for number in range(1, 9)]
 

@@ -209,10 +209,11 @@ class Sessions:
                 data = b""
                 if lasts:
                     session.tell_received()
+                else:
+                    gevent.sleep(0)  # what there is is used, and replied to, before more is read
         finally:
             session.uploads -= 1
             session.lasting.discard(gevent.getcurrent())
-        gevent.sleep(0)  # the replies first: the page waits for them
         headers = _cors(environ, session.origin)
         start_response("204 No Content", [*headers, _NO_STORE, ("Plainsocket", session.tell())])
         return ()
