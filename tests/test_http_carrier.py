@@ -11,6 +11,7 @@ import re
 import socket
 import struct
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -1267,6 +1268,26 @@ def test_messages_are_handled_before_all_of_their_request_is_read() -> None:
         page.say(*[bytes(1024)] * 200)
         wait_until(lambda: len(read) == 200)
     assert read[0] <= 64 * 1024 < 200 * 1024 < read[-1]
+
+
+def test_replies_leave_while_others_are_made() -> None:
+    made: list[int] = []
+
+    def reply(ws: plainsocket.WebSocket) -> None:
+        (session,) = sessions_of(running)._sessions.values()
+        for message in ws:
+            ws.send(message)
+            made.append(session.outbox.end)
+            time.sleep(0.002)  # it computes, and lets nobody else run
+
+    with serving(reply, batch_time=PATIENCE) as running, bare(running.port) as page:
+        messages = [b"%d" % number for number in range(20)]
+        page.say(*messages)
+        came = b""
+        while len(came) < sum(2 + len(message) for message in messages):
+            came += page.next(DATA)[2]
+        assert came == b"".join(header(Opcode.TEXT, len(text)) + text for text in messages)
+    assert made[-1] > made[0]
 
 
 def test_large_pieces_of_the_down_stream_are_written_whole() -> None:

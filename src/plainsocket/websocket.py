@@ -857,6 +857,9 @@ class WebSocket(Deadlines):
     def write_waits(self) -> None:
         self._watch_for_stall()
 
+    def loop_is_needed(self) -> None:
+        self._common.batch_end = 0.0
+
     def carrier_closed(self) -> None:
         self._protocol.receive_eof()
         self._common.timers.cancel(self)

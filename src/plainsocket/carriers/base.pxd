@@ -8,6 +8,7 @@ cdef class Receiver:
     cpdef eof_received(self)
     cpdef write_progressed(self)
     cpdef write_waits(self)
+    cpdef loop_is_needed(self)
     cpdef carrier_closed(self)
 
 cdef class Carrier:

@@ -40,6 +40,10 @@ class Receiver:
         """Of what was written while corked some can't leave yet."""
         raise NotImplementedError
 
+    def loop_is_needed(self) -> None:
+        """What was flushed while corked leaves when the loop has its next turn."""
+        raise NotImplementedError
+
     def carrier_closed(self) -> None:
         """The carrier is closed. Called once, the last."""
         raise NotImplementedError

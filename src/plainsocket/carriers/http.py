@@ -55,6 +55,8 @@ class Channel(Carrier):
     """Moves the bytes of one WebSocket. Until `start` it is a queue."""
 
     __slots__ = (
+        "_corked",
+        "_corked_size",
         "_credit",
         "_inbox",
         "_is_reading",
@@ -74,6 +76,8 @@ class Channel(Carrier):
         self.number = number
         self._receiver: Receiver | None = receiver
         self._source = Source(session.outbox, number, credit, self._progressed)
+        self._corked: list[bytes] | None = None  # frames that wait for others, in one batch
+        self._corked_size = 0
         self._is_started = False
         self._is_reading = True
         self._inbox: deque[bytes | bytearray | None] = deque()  # what has come; None is its end
@@ -102,6 +106,7 @@ class Channel(Carrier):
         """END behind all that is queued; then it is closed. Nothing here can reset what was sent
         before, so there is no need to linger."""
         if not self.closed:
+            self._join_corked()
             self._source.end()
             self._session.flush()
             if self._session.is_over:
@@ -112,7 +117,8 @@ class Channel(Carrier):
         if self.closed:
             return
         self._source.drop()
-        self.buffered = 0
+        self._corked = None
+        self.buffered = self._corked_size = 0
         if self._is_started:
             self._source.end()
             self._session.flush()
@@ -193,36 +199,64 @@ class Channel(Carrier):
         return self._source.unacknowledged()
 
     def cork(self) -> None:
-        """What is written leaves when its greenlet waits, and so together, anyway."""
+        if self._corked is None:
+            self._corked = []
 
     def uncork(self) -> None:
+        self._join_corked()
+        self._corked = None
+        self._wake()
         if self.buffered and self._receiver is not None:
             self._receiver.write_waits()
 
     def write_frame(self, frame: bytes) -> None:
-        self.write([(frame,)])
+        if self.closed:
+            return
+        if self._corked is None:
+            self.write([(frame,)])
+        else:
+            self._corked.append(frame)
+            size = len(frame)
+            self._corked_size += size
+            self.buffered += size
+            self.bytes_accepted += size
 
     def write(self, frames: Sequence[Frame]) -> None:
         if not self.closed:
+            self._join_corked()
             for frame in frames:
                 self._source.write(frame)
             self._count()
-            self.flush()
+            self._wake()
 
     def write_control(self, frame: bytes) -> None:
         if not self.closed:
             self._source.write_control(frame)
             self._count()
-            self.flush()
+            self._wake()
 
     def flush(self) -> None:
+        self._join_corked()
+        self._wake()
+        if self._corked is not None and self.buffered and self._receiver is not None:
+            self._receiver.loop_is_needed()
+
+    def _join_corked(self) -> None:
+        """Together they cost little more than one of them."""
+        if self._corked:
+            self._source.write((b"".join(self._corked),))
+            self._corked.clear()
+            self._corked_size = 0
+
+    def _wake(self) -> None:
+        """Let what is there leave when its greenlet waits."""
         if self._is_started:
             self._source.wake()
             self._session.flush()
 
     def _count(self) -> None:
-        self.buffered = self._source.buffered
-        self.bytes_accepted = self._source.accepted
+        self.buffered = self._source.buffered + self._corked_size
+        self.bytes_accepted = self._source.accepted + self._corked_size
 
     def _progressed(self) -> None:
         self._count()
