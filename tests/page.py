@@ -128,8 +128,11 @@ class Upload(RawClient):
 
     def end(self) -> str:
         """No more; the answer's head."""
-        self.send(b"0\r\n\r\n")
+        self.end_unheard()
         return self.receive_head()
+
+    def end_unheard(self) -> None:
+        self.send(b"0\r\n\r\n")
 
 
 class Reply:
@@ -325,6 +328,7 @@ class Page:
         self.status: int | None = None  # that ended it
         self.written = 0
         self.pings = 0
+        self.acks = 0
         self._reply: Reply | None = None
         self._threads: list[threading.Thread] = []
 
@@ -406,11 +410,16 @@ class Page:
                     return
                 self._must_answer = False
                 offset = self._up_sent
-                start = offset - self._up_start
-                data = bytes(self._unacknowledged[start : start + self.piece()])
-                self._up_sent += len(data)
+                data = self._take_piece()
                 received = self._told = self.received
             self._send(offset, data, received)
+
+    def _take_piece(self) -> bytes:
+        """What is sent next."""
+        start = self._up_sent - self._up_start
+        data = bytes(self._unacknowledged[start : start + self.piece()])
+        self._up_sent += len(data)
+        return data
 
     @property
     def unacknowledged(self) -> int:
@@ -432,13 +441,18 @@ class Page:
         except (OSError, http.client.HTTPException, ValueError):
             self._again()
             return
-        if reply.status == 204:
-            acknowledged, self.written = map(int, reply.headers["plainsocket"].split())
+        self._settle(reply.status, reply.headers.get("plainsocket"))
+
+    def _settle(self, status: int, told: str | None) -> None:
+        """What the answer to an up request has said."""
+        if status == 204:
+            assert told is not None
+            acknowledged, self.written = map(int, told.split())
             self._acknowledge(acknowledged)
-        elif reply.status in (408, 409, 429) or reply.status >= 500:
+        elif status in (408, 409, 429) or status >= 500:
             self._again()
         else:
-            self.over(reply.status)
+            self.over(status)
 
     def _again(self) -> None:
         """Send what is not acknowledged once more."""
@@ -502,6 +516,7 @@ class Page:
                     self.pings += 1
                     self._must_answer = True
                 elif kind == ACK:
+                    self.acks += 1
                     self._acknowledge(int.from_bytes(payload, "big"))
                 elif not channel:
                     self.over()

@@ -5,12 +5,17 @@ Every message has to arrive, each way: once, in order, intact.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import random
+import re
 import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import gevent
@@ -18,10 +23,12 @@ import pytest
 
 import page as pages
 import plainsocket
-from page import POLL, STREAM, Page, Reply, post
+from page import POLL, STREAM, Page, Reply, Upload, post
 from serving import PATIENCE, serving
 
 Message = str | bytes
+
+LASTING = ("lasts", "lasts, cut", "lasts, deaf", "lasts, repeat", "lasts, late")
 
 
 def messages(seed: Any, count: int) -> list[Message]:
@@ -87,7 +94,7 @@ class Chaos:
         if way == "lose":
             raise OSError("lost")
         if way == "late":
-            time.sleep(self._number(20) / 1000)
+            self.pause()
         if way == "cut":
             self._send_part(port, path, body)
             raise OSError("cut")
@@ -101,6 +108,20 @@ class Chaos:
             return CutReply(reply, 100 + self._number(self._number(30_000)))
         return reply
 
+    def choose_lasting(self) -> str:
+        """How an up request that lasts fares; "no": it is one with a length."""
+        return self._choose("no", "no", *LASTING)
+
+    def chunks(self, data: bytes) -> Iterator[bytes]:
+        places = sorted({self._number(len(data)) for _ in range(3)} | {0, len(data)})
+        return (data[start:end] for start, end in itertools.pairwise(places))
+
+    def beginning(self, data: bytes) -> bytes:
+        return data[: self._number(len(data))]
+
+    def pause(self) -> None:
+        time.sleep(self._number(20) / 1000)
+
     def _send_part(self, port: int, path: str, body: bytes) -> None:
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
             head = (
@@ -108,7 +129,7 @@ class Chaos:
                 f"Origin: http://127.0.0.1:{port}\r\nContent-Type: {pages.CONTENT_TYPE}\r\n"
                 f"Content-Length: {len(body)}\r\n\r\n"
             )
-            connection.sendall(head.encode() + body[: self._number(len(body))])
+            connection.sendall(head.encode() + self.beginning(body))
 
     def _repeat(self, port: int, path: str, body: bytes, headers: Any) -> None:
         """Once before, and once some time behind."""
@@ -158,6 +179,7 @@ class Restless(Page):
     def __init__(self, port: int, chaos: Chaos, seed: int, mode: int) -> None:
         super().__init__(port, seconds=1, credit=100_000, mode=mode, request=chaos)
         self._chance = random.Random(seed)
+        self._chaos = chaos
 
     def piece(self) -> int:
         return int(self._chance.triangular(1, 16_000, 1))
@@ -166,6 +188,51 @@ class Restless(Page):
         if self._chance.random() < 0.2:
             self.mode = self._chance.choice((STREAM, POLL))
         return super()._ask()
+
+    def _send(self, offset: int, data: bytes, received: int) -> None:
+        way = self._chaos.choose_lasting() if data else "no"
+        if not way.startswith("lasts"):
+            super()._send(offset, data, received)
+            return
+        if way == "lasts, late":
+            self._chaos.pause()
+        try:
+            with contextlib.ExitStack() as stack:
+                uploads = [
+                    stack.enter_context(Upload(self.port, self.token, offset=offset))
+                    for _ in range(2 if way == "lasts, repeat" else 1)
+                ]
+                if way == "lasts, cut":
+                    chunk = b"%x\r\n%b" % (len(data), data)
+                    uploads[0].send(self._chaos.beginning(chunk))
+                    raise OSError("cut")
+                self._write_pieces(uploads, offset, data)
+                if way == "lasts, deaf":
+                    uploads[0].end_unheard()
+                    raise OSError("the answer was lost")
+                heads = [upload.end() for upload in uploads]
+        except (OSError, AssertionError):  # or the server has cut it
+            self._again()
+            return
+        for head in heads:
+            told = re.search(r"(?im)^plainsocket: (.+)\r$", head)
+            self._settle(int(head.split()[1]), told and told[1])
+
+    def _write_pieces(self, uploads: list[Upload], offset: int, data: bytes) -> None:
+        """As many as follow each other, each when the last one was acknowledged."""
+        while data:
+            for chunk in self._chaos.chunks(data):
+                for upload in uploads:
+                    upload.write(chunk)
+            offset += len(data)
+            with self._changed:
+                if not self._changed.wait_for(partial(self._has_taken, offset), 0.3):
+                    return
+                data = self._take_piece() if self._up_sent == offset else b""
+
+    def _has_taken(self, offset: int) -> bool:
+        """Whether the server has."""
+        return self._up_start >= offset
 
 
 def digest(received: list[Message]) -> str:
@@ -202,6 +269,7 @@ def run(seed: int, mode: int, count: int, paths: list[str]) -> Counter[str]:
             assert ws.messages.empty()
         assert page.status is None
         chaos.join()
+        chaos.done["ACK"] = page.acks
     for path in paths:
         assert digest(handler.received[path]) == digest(messages(f"up {path}", count))
     assert handler.codes == [1000] * len(paths)
@@ -218,3 +286,4 @@ def test_some_messages() -> None:
 def test_ten_thousand_messages_each_way(seed: int) -> None:
     done = run(seed, mode=STREAM, count=2500, paths=["/one", "/two", "/three", "/four"])
     assert all(done[way] for way in ("lose", "cut", "deaf", "late", "repeat", "cut answer"))
+    assert all(done[way] for way in (*LASTING, "ACK"))
