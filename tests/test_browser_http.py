@@ -83,9 +83,11 @@ def server() -> Iterator[Running]:
 class Page:
     """A page in a browser, and JavaScript run in it."""
 
-    def __init__(self, browser: Browser, url: str) -> None:
+    def __init__(self, browser: Browser, url: str | None = None) -> None:
+        """At `url`, or the one that the browser shows."""
         self.driver = browser.driver
-        self.driver.get(url)
+        if url is not None:
+            self.driver.get(url)
 
     def value(self, expression: str) -> Any:
         return self.driver.execute_script(f"return {expression}")

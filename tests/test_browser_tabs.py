@@ -24,6 +24,7 @@ class Tabs:
     """Tabs that each have a WebSocket."""
 
     def __init__(self, browser: Browser, url: str) -> None:
+        self.browser = browser
         self.driver = browser.driver
         self.url = url
         self.first = self.driver.current_window_handle
@@ -33,7 +34,7 @@ class Tabs:
     def open(self) -> Page:
         self.driver.switch_to.new_window("tab")
         self.handles.append(self.driver.current_window_handle)
-        page = Page(Browser("", self.driver, list), self.url)
+        page = Page(self.browser, self.url)
         page.wait_for("window.HTTP")
         page.run(
             """window.socket = new HTTP("/echo");
@@ -47,9 +48,7 @@ class Tabs:
 
     def at(self, handle: str) -> Page:
         self.driver.switch_to.window(handle)
-        page = Page.__new__(Page)
-        page.driver = self.driver
-        return page
+        return Page(self.browser)
 
     def close(self, handle: str) -> None:
         self.at(handle).driver.close()

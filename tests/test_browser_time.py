@@ -223,8 +223,7 @@ def test_a_page_that_is_kept_in_the_history(browser: Browser, server: Running) -
         return bool(page.value("window.isKept"))
 
     wait_until(is_kept)  # a browser that is short of memory may drop it
-    page = Page.__new__(Page)
-    page.driver = browser.driver
+    page = Page(browser)
     page.wait_for("codes.length")
     assert page.value("codes") == [1006]
     assert (

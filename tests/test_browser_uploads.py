@@ -3,6 +3,7 @@ none: other engines, HTTP/1.1, proxies that collect or refuse them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +11,10 @@ from typing import Any
 
 import pytest
 
-import conformance_server
-import plainsocket
 from browsers import Browser
-from proxies import REVERSE, nginx
-from serving import Running, serving, wait_until
+from conformance_server import STATIC, serving_pages, wait_for_record
+from proxies import REVERSE, Proxy, nginx
+from serving import Running, wait_until
 from test_browser_http import COUNTING, MODULE, Page, finish_counting
 from test_tls import server_context
 from wires import wire
@@ -23,15 +23,18 @@ pytestmark = pytest.mark.browser
 
 CHROMIUM = pytest.mark.parametrize("engine", ["chromium"], indirect=True)
 
-# The page counts what it asks for: uploads that stream, those of them that have ended, and others;
-# and what it was answered while one of the first was under way.
+# The page counts what it asks for: uploads that stream, those of them that have ended, with which
+# statuses, and others; and what it was answered while one of the first was under way.
 COUNTED = f"""<script>
-  window.asked = {{ streaming: 0, over: 0, whole: 0, meanwhile: 0 }};
+  window.asked = {{ streaming: 0, over: 0, statuses: [], whole: 0, meanwhile: 0 }};
   const own = window.fetch;
   window.fetch = (url, options) => {{
     asked[options.duplex ? "streaming" : "whole"]++;
     const answer = own(url, options);
-    if (options.duplex) answer.catch(() => {{}}).then(() => asked.over++);
+    if (options.duplex) {{
+      answer.then(({{ status }}) => asked.statuses.push(status)).catch(() => {{}})
+        .then(() => asked.over++);
+    }}
     return answer;
   }};
   // By HTTP/1.1 too.
@@ -48,29 +51,11 @@ TALK = """
       asked.meanwhile += asked.streaming > asked.over;
     }"""
 
-ends: list[int | None] = []
-"""The close codes of /echo."""
-
-
-def echo(ws: plainsocket.WebSocket) -> None:
-    try:
-        for message in ws:
-            ws.send(message)
-    finally:
-        ends.append(ws.close_code)
-
-
-@contextmanager
-def serving_pages(**options: Any) -> Iterator[Running]:
-    app = conformance_server.files(conformance_server.STATIC, pages={"page": COUNTED})
-    options |= {"stop_timeout": 1, "max_message_size": 4 << 20}
-    with serving({"/echo": echo}, app=app, **options) as running:
-        yield running
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
-    with serving_pages(trusted_proxies=["127.0.0.1"]) as running:
+    options: Any = {"trusted_proxies": ["127.0.0.1"], "max_message_size": 4 << 20}
+    with serving_pages({"page": COUNTED}, **options) as running:
         yield running
 
 
@@ -190,10 +175,11 @@ ASK = "worker.postMessage(0); return (await came(worker, 'message')).data"
 
 @CHROMIUM
 def test_a_page_that_leaves_says_so(browser: Browser, server: Running, tmp_path: Path) -> None:
+    name = f"uploading.{browser.driver.session_id}"
     with nginx(tmp_path, f"127.0.0.1:{server.port}") as proxy:
-        with uploading_page_at(browser, proxy.tls_port):
-            ends.clear()
-        wait_until(lambda: set(ends) == {1001})
+        with uploading_page_at(browser, proxy.tls_port) as page:
+            page.run("await came(new HTTP('/record?' + name), 'open')", name=name)
+        assert wait_for_record(server, name) == ["close 1001 "]
 
 
 @CHROMIUM
@@ -258,6 +244,104 @@ def test_a_proxy_that_refuses_them_in_the_middle(
         assert talk(page, 60, 10_000) <= 10
 
 
+# While there is a file of this name nginx answers them at once, by itself.
+REFUSES = "refuses"
+REFUSING = """proxy_request_buffering off;
+            set $lasting "$request_method $http_content_length";
+            if (-f refuses) { set $lasting "refused $lasting"; }
+            if ($lasting = "refused POST ") { return STATUS; }"""
+
+
+@contextmanager
+def refusing(folder: Path, port: int, status: int) -> Iterator[Proxy]:
+    changes = {"proxy_request_buffering off;": REFUSING.replace("STATUS", str(status))}
+    with nginx(folder, f"127.0.0.1:{port}", **changes) as proxy:
+        yield proxy
+
+
+@CHROMIUM
+@pytest.mark.parametrize("status", [411, 501])
+def test_a_proxy_that_refuses_them(
+    browser: Browser, server: Running, tmp_path: Path, status: int
+) -> None:
+    """It is asked once."""
+    (tmp_path / REFUSES).touch()
+    with (
+        refusing(tmp_path, server.port, status) as proxy,
+        page_at(browser, proxy.tls_port) as page,
+    ):
+        page.run(COUNTING)
+        page.wait_for("asked.over && count.got > 200")
+        finish_counting(page)
+        for _ in range(3):
+            assert is_without(page)
+        assert page.value("asked.streaming") == 1
+        assert page.value("asked.statuses") in ([status], [])  # or the end of it came first
+
+
+@CHROMIUM
+@pytest.mark.parametrize("status", [411, 501])
+def test_a_proxy_that_refuses_them_from_now_on(
+    browser: Browser, server: Running, tmp_path: Path, status: int
+) -> None:
+    """What was sent by one that is refused goes otherwise, and soon there are no more."""
+    with (
+        refusing(tmp_path, server.port, status) as proxy,
+        uploading_page_at(browser, proxy.tls_port) as page,
+    ):
+        page.run(COUNTING)
+        (tmp_path / REFUSES).touch()
+        before = page.value("asked.streaming")
+        talk(page, 40, 30_000)  # more than goes by one
+        finish_counting(page)
+        wait_until(lambda: is_without(page))
+        asked = page.value("asked.streaming")
+        # Three in a row; and again, if the last good one ends among them.
+        assert before < asked < before + 10
+        talk(page, 100)
+        assert page.value("asked.streaming") == asked
+
+
+# Messages there and back, with pauses that are shorter, and then longer, than an idle upload lasts.
+PAUSING = """
+    for (let n = 0; n < 40; n++) {
+      socket.send(String(n));
+      const { data } = await came(socket, "message");
+      if (data !== String(n)) return data;
+      await new Promise((resolve) => setTimeout(resolve, 80 + n));
+    }"""
+
+
+@CHROMIUM
+@pytest.mark.parametrize(
+    ("lasts", "here", "is_idle"), [("2e4", "300", False), ("1e4", "100", True)], ids=["age", "idle"]
+)
+def test_one_takes_over_from_another(
+    browser: Browser, tmp_path: Path, lasts: str, here: str, is_idle: bool
+) -> None:
+    """With shorter times than those of the built file."""
+    name = "plainsocket-upload.mjs"
+    hasty, found = re.subn(rf"(?<=\w=){lasts}\b", here, (STATIC / name).read_text())
+    assert found == 1
+    pages = {"page": COUNTED, name: hasty}
+    options: Any = {"trusted_proxies": ["127.0.0.1"], "browser_files": False}
+    with (
+        serving_pages(pages, **options) as server,
+        nginx(tmp_path, f"127.0.0.1:{server.port}") as proxy,
+        uploading_page_at(browser, proxy.tls_port) as page,
+    ):
+        ended = "asked.statuses.filter((status) => status === 204).length"
+        if is_idle:
+            assert page.run(PAUSING) is None
+            page.wait_for(f"{ended} > 5")
+        else:
+            page.run(COUNTING)
+            page.wait_for(f"{ended} > 5")
+            assert finish_counting(page) > 200
+        page.wait_for("asked.over === asked.streaming")
+        wait_for_upload(page)
+
+
 @pytest.mark.parametrize("engine", ["firefox", "webkit"], indirect=True)
 def test_an_engine_without_them(browser: Browser, server: Running, tmp_path: Path) -> None:
     with (
@@ -273,7 +357,8 @@ def test_an_engine_without_them(browser: Browser, server: Running, tmp_path: Pat
 
 @CHROMIUM
 def test_http_1_1_has_none(browser: Browser) -> None:
-    with serving_pages(ssl_context=server_context("127.0.0.1")) as server:
+    context = server_context("127.0.0.1")
+    with serving_pages({"page": COUNTED}, ssl_context=context) as server:
         for query, asked in ("", 0), ("?it-seems-to-be-h2", 1):
             with page_at(browser, server.port, query) as page:
                 for _ in range(3):
