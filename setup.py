@@ -21,7 +21,7 @@ SOURCES = [
     "workers",
     "endpoint",
     "routed",
-    "peeked",
+    "visit",
     "entrance",
     "server",
 ]

@@ -1,6 +1,6 @@
 from plainsocket.carriers cimport calls
 from plainsocket.carriers.descriptor cimport Descriptor
-from plainsocket.peeked cimport Desk, address_of, read_visit
+from plainsocket.visit cimport Desk, address_of, read_visit
 from plainsocket.workers cimport Workers
 
 cdef class Entrance:

@@ -17,8 +17,8 @@ from gevent import get_hub
 from .carriers import calls
 from .carriers.descriptor import Descriptor
 from .draining import IdleConnections
-from .peeked import FIRST_READ, Desk, address_of, read_visit
 from .timers import TimerWheel
+from .visit import FIRST_READ, Desk, address_of, read_visit
 from .workers import Workers
 
 _MOST_ACCEPTED: Final = 64  # connections in a row, before the loop's other events have their turn

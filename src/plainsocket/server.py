@@ -44,8 +44,8 @@ from .opening import (
     report_end,
 )
 from .options import Options
-from .peeked import Desk
 from .routed import Routed
+from .visit import Desk
 from .websocket import Handler, WebSocket
 from .workers import Workers
 from .wsgi import Application
@@ -345,7 +345,7 @@ class HTTPServer(pywsgi.WSGIServer):
     # -- connections -----------------------------------------------------------------------------
 
     def do_read(self) -> Any:
-        """Accept, where nothing has to be read before a request can be peeked at."""
+        """Accept, where what comes first is a request: no TLS, no PROXY protocol."""
         if self._ssl_context is not None or self.owner.options.proxy_protocol:
             return super().do_read()
         self._entrance.accept(self.socket)

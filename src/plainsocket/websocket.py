@@ -23,7 +23,7 @@ from .stream import MessageStream
 
 if TYPE_CHECKING:
     from .endpoint import Runner
-    from .peeked import Kept
+    from .visit import Kept
 
 _MESSAGE_COST: Final = 64  # counted for each besides its size, so that empty ones count too
 _CORK_TIME: Final = 0.001  # seconds that an accepted message may wait for company

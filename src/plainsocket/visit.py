@@ -138,9 +138,9 @@ class Kept:
         """The peer's: host and port; or what a Unix socket has."""
         return address_of(self._peer, self._address)
 
-    def read(self) -> PeekedRequest:
+    def read(self) -> KeptRequest:
         """The request."""
-        return PeekedRequest(self, None, None)
+        return KeptRequest(self, None, None)
 
 
 _MOST_HEADS: Final = 256  # that are known to be the same when they come again
@@ -148,7 +148,7 @@ _KEY_HEADER: Final = b"\r\nSec-WebSocket-Key: "  # as all browsers spell it
 _KEY: Final = struct.Struct("<3Q")  # 24 characters, as numbers: C has room for them without bytes
 
 
-class PeekedRequest(Request):
+class KeptRequest(Request):
     """A request of which only the head's bytes are kept."""
 
     __slots__ = ("_path", "kept")
@@ -308,7 +308,7 @@ def read_visit(
     kept = Kept(desk, data[:size], peer, address, None)
     visit = Visit(desk, sock, deadline, kept, _decoded(path), data[size:])
     visit.said = said
-    visit.request = PeekedRequest(kept, visit.path, fields)
+    visit.request = KeptRequest(kept, visit.path, fields)
     return visit
 
 
@@ -375,7 +375,7 @@ class Visit(Routed):
         self.kept = kept
         self.path = path
         self.early = early
-        self.request: PeekedRequest | None = None
+        self.request: KeptRequest | None = None
         """Where all of it has been read."""
         self.answer: bytes | None = None
         """The head of the 101, where a request like it has been accepted before."""
@@ -457,7 +457,7 @@ class Visit(Routed):
         self._start(websocket, accepted.head)
         request.forget()  # at last: what has been asked of it until here is still at hand
 
-    def _read(self) -> PeekedRequest:
+    def _read(self) -> KeptRequest:
         """The request, all of it."""
         if self.request is None:
             self.request = self.kept.read()

@@ -21,7 +21,7 @@ import plainsocket
 from plainsocket.frames import Opcode
 from plainsocket.handshake import PROBE, Precedents, accept, accept_key
 from plainsocket.head import HeadError, parse_head
-from plainsocket.peeked import Desk, PeekedRequest, Visit, read_visit
+from plainsocket.visit import Desk, KeptRequest, Visit, read_visit
 from rawclient import RawClient, frame
 from serving import PATIENCE, Running, echo, serving, wait_until
 
@@ -46,7 +46,7 @@ def tell(ws: plainsocket.WebSocket) -> None:
         "seen": [ws.path, request.path, request.query, request.cookies, request.remote_address],
     }
     ws.send(json.dumps(told))
-    ws.send("peeked" if isinstance(request, PeekedRequest) else "by pywsgi")
+    ws.send("at once" if isinstance(request, KeptRequest) else "by pywsgi")
     for message in ws:
         ws.send(message)
 
@@ -69,11 +69,11 @@ def ask(server: Running, *pieces: bytes) -> list[str]:
 @pytest.mark.parametrize("trusted", [[], ["127.0.0.1"]])
 def test_the_request_is_the_same_either_way(trusted: list[str]) -> None:
     with serving(tell, trusted_proxies=trusted) as server:
-        peeked = ask(server, REQUEST)
+        at_once = ask(server, REQUEST)
         wait_until(lambda: not server.server.connections)
         in_pieces = ask(server, REQUEST[:1], REQUEST[1:])
-    assert (peeked[1], in_pieces[1]) == ("peeked", "by pywsgi")
-    one, other = json.loads(peeked[0]), json.loads(in_pieces[0])
+    assert (at_once[1], in_pieces[1]) == ("at once", "by pywsgi")
+    one, other = json.loads(at_once[0]), json.loads(in_pieces[0])
     for told in (one, other):
         if not trusted:
             assert told["environ"].pop("REMOTE_PORT")
@@ -89,7 +89,7 @@ def test_frames_right_behind_the_request() -> None:
         client.send(REQUEST + frame(Opcode.TEXT, b"early"))
         client.receive_head()
         client.receive_frame()
-        assert client.receive_frame()[1] == b"peeked"
+        assert client.receive_frame()[1] == b"at once"
         assert client.receive_frame()[1] == b"early"
 
 
