@@ -14,7 +14,7 @@ import gevent
 import pytest
 from gevent.event import Event
 from gevent.pool import Pool
-from gevent.pywsgi import WSGIServer
+from gevent.pywsgi import WSGIHandler, WSGIServer
 from websockets.exceptions import ConnectionClosed as PeerClosed
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -208,6 +208,28 @@ def test_ordinary_requests_are_pywsgis_own() -> None:
             b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbody"
         )
         client.receive_rest()
+
+
+def test_the_environ_has_the_headers_as_pywsgis_own() -> None:
+    environs: list[dict[str, Any]] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        mine = ("HTTP_", "CONTENT_", "REQUEST_", "PATH_INFO", "QUERY_")
+        environs.append({key: environ[key] for key in environ if key.startswith(mine)})
+        start_response("200 OK", [])
+        return []
+
+    request = (
+        b"POST /a%20b?c=d HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\ncontent-type: text/plain\r\n"
+        b"Cookie: a=1\r\nX-Twice: 1\r\nx-twice:  2 \r\nCOOKIE: b=2\r\nX_Hidden: 1\r\n"
+        b"Accept: caf\xe9\r\nEmpty:\r\nConnection: close\r\n\r\n"
+    )
+    for handler in (WebSocketHandler, WSGIHandler):
+        with pywsgi(app, handler) as server, RawClient(server.port) as client:
+            client.send(request)
+            client.receive_rest()
+    assert environs[0] == environs[1]
+    assert environs[0]["HTTP_X_TWICE"] == "1,2"
 
 
 def test_bytes_behind_the_handshake_are_not_lost() -> None:

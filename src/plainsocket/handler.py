@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import socket
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -144,9 +146,7 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
         self.requestline = raw_requestline
         self.command, self.request_version = head.method, head.version
         self.path = f"{head.path}?{head.query}" if head.query else head.path
-        self.headers = pywsgi.OldMessage()
-        for name, value in head.headers:
-            self.headers[name] = value
+        self.headers = _Headers(head)
         self.content_length = head.content_length
         self.close_connection = not head.keep_alive
         return True
@@ -167,6 +167,14 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
             f"Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         return str(ex.status.value), head.encode() + body
+
+    def _headers(self) -> Iterator[tuple[str, str]]:
+        """Used by pywsgi for the environ."""
+        assert self._head is not None
+        for name, value in self._head.headers:
+            variable = _variable(name)
+            if variable is not None:
+                yield variable, value.strip()
 
     def get_environ(self) -> dict[str, Any]:
         self._head_timer.close()  # the head is there
@@ -338,6 +346,37 @@ class WebSocketHandler(Host, pywsgi.WSGIHandler):
 
 
 _LARGE: Final = 16 * 1024  # bytes: what is shorter is as quickly copied
+
+
+@functools.lru_cache(maxsize=256)
+def _variable(name: str) -> str | None:
+    """The environ's name of a header; None if it has none, or has it from elsewhere."""
+    variable = name.replace("-", "_").upper()
+    if "_" in name or variable in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        return None
+    return f"HTTP_{variable}"
+
+
+class _Headers:
+    """What pywsgi asks of a request's headers. Its own, an email's, would take longer to make than
+    all else that is done with a head."""
+
+    def __init__(self, head: Head) -> None:
+        self._head = head
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        name = name.lower()
+        if name in self._head.fields:
+            for other, value in self._head.headers:
+                if other.lower() == name:
+                    return value
+        return default
+
+    getheader = get
+
+    @property
+    def typeheader(self) -> str | None:
+        return self.get("content-type")
 
 
 class _Nothing:

@@ -623,6 +623,9 @@ class _RoutingHandler(Routed, WebSocketHandler):
             self.is_fresh = False
             return super().read_requestline()
 
+    def log_request(self) -> None:
+        """There is no access log; pywsgi would make its line all the same."""
+
     @property
     def flash_policy(self) -> FlashPolicy | None:
         return self.server.owner.flash_policy
