@@ -27,6 +27,7 @@ CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 KEY: Final = bytes.fromhex("37fa213d")
 ROLES: Final[tuple[Role, Role]] = ("server", "client")
 LIMIT: Final = 2**20  # the default of max_message_size
+FRAGMENTED: Final = 4 * FRAGMENT_SIZE  # bytes, of messages that leave in fragments
 
 both_roles = pytest.mark.parametrize("role", ROLES)
 
@@ -247,7 +248,7 @@ BOUNDARIES = [
 @both_roles
 @pytest.mark.parametrize("size", BOUNDARIES)
 def test_message_of_a_boundary_size(role: Role, size: int) -> None:
-    sender, receiver = Protocol(other(role)), Protocol(role)
+    sender, receiver = Protocol(other(role)), Protocol(role, max_message_size=FRAGMENTED)
     for message in ("x" * size, bytes(size)):
         data = join(sender.send(message))
         assert receiver.receive(data) == [message]
@@ -276,7 +277,7 @@ def test_text_is_fragmented_by_bytes() -> None:
     text = "€" * (FRAGMENT_SIZE // 3 + 1)
     frames = Protocol("client").send(text)
     assert len(frames) == 2
-    assert Protocol("server").receive(join(frames)) == [text]
+    assert Protocol("server", max_message_size=FRAGMENTED).receive(join(frames)) == [text]
 
 
 @both_roles
@@ -350,7 +351,8 @@ def test_mutable_bytes_are_copied(role: Role, size: int) -> None:
     view_frames = Protocol(role).send(memoryview(mutable))
     mutable[:] = b"y" * size
     for sent in (frames, view_frames):
-        assert Protocol(other(role)).receive(join(sent)) == [b"x" * size]
+        receiver = Protocol(other(role), max_message_size=FRAGMENTED)
+        assert receiver.receive(join(sent)) == [b"x" * size]
     mutable.append(0)  # which a view of it that is still held would forbid
 
 
@@ -365,7 +367,7 @@ def test_large_payload_of_a_server_is_not_copied() -> None:
     message = bytes(FRAGMENT_SIZE)
     [(_, payload)] = Protocol("server").send(message)
     assert payload is message
-    message, frames = bytes(4 * FRAGMENT_SIZE), []
+    message, frames = bytes(FRAGMENTED), []
     assert traced(lambda: frames.extend(Protocol("server").send(message))) < LITTLE
     assert len(frames) == 4
 

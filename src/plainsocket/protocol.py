@@ -35,7 +35,7 @@ Frame = tuple[bytes | memoryview, ...]
 
 Role = Literal["server", "client"]
 
-FRAGMENT_SIZE: Final = 256 * 1024
+FRAGMENT_SIZE: Final = 1 << 20
 """Bytes of payload in an outgoing frame at most: a longer message leaves in fragments, so that a
 control frame can go in between."""
 
