@@ -266,6 +266,40 @@ def test_a_message_larger_than_all_windows(page: Page) -> None:
     )
 
 
+def test_memory_that_is_used_again_holds_what_was_sent_last(page: Page) -> None:
+    """48 MiB of three sockets, in messages of all sizes, eight of each under way."""
+    assert page.run(
+        """const sizes = [1, 125, 126, 5000, 65526, 65535, 65536, 70000, 262144, 1 << 20];
+        const make = (seed) => {
+          const message = new Uint32Array((sizes[seed % sizes.length] + 7) >> 2);
+          let x = seed;
+          message.forEach((_, n) => (message[n] = x = (x * 1664525 + 1013904223) >>> 0));
+          return new Uint8Array(message.buffer);
+        };
+        const talk = async (first) => {
+          const socket = new HTTP("/echo");
+          socket.binaryType = "arraybuffer";
+          await came(socket, "open");
+          let sent = 0, got = 0;
+          const send = () => socket.send(make(first + sent++));
+          const done = new Promise((resolve, reject) => {
+            socket.onclose = () => reject(new Error("closed"));
+            socket.onmessage = ({ data }) => {
+              const bytes = new Uint8Array(data), expected = make(first + got++);
+              const isSame = bytes.every((byte, n) => byte === expected[n]);
+              if (!isSame || bytes.length !== expected.length) reject(new Error(`${first} ${got}`));
+              else if (got === 100) resolve();
+              else if (sent < 100) send();
+            };
+          });
+          for (let n = 0; n < 8; n++) send();
+          await done;
+          return got;
+        };
+        return await Promise.all([talk(0), talk(1000), talk(2003)]);"""
+    ) == [100, 100, 100]
+
+
 def test_one_of_25_that_floods_leaves_room_for_the_others(page: Page) -> None:
     """Counted in bytes of the flood, not in time: how many came between an echo and its message."""
     outcome = page.run(

@@ -16,6 +16,20 @@ export function join(parts: Bytes[], whole: Bytes = new Uint8Array(sizeOf(parts)
   return whole;
 }
 
+/** A number as so many bytes, big-endian. */
+export function number(value: number, width: number): Bytes {
+  const bytes = new Uint8Array(width);
+  for (let i = width, rest = value; i--; rest = Math.floor(rest / 256)) bytes[i] = rest;
+  return bytes;
+}
+
+/** The number that stands in so many of them from `at` on. */
+export function readNumber(bytes: ArrayLike<number>, at: number, width: number): number {
+  let value = 0;
+  for (let i = 0; i < width; i++) value = value * 256 + bytes[at + i]!;
+  return value;
+}
+
 const encoder = /* @__PURE__ */ new TextEncoder();
 const decoder = /* @__PURE__ */ new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 

@@ -1,6 +1,6 @@
 /** A link above a pipe of bytes: RFC 6455's frames, its answers to pings, its closing handshake. */
 
-import { decodeText, encodeText } from "./data.ts";
+import { decodeText, encodeText, readNumber } from "./data.ts";
 import type { Bytes } from "./engine.ts";
 import {
   BINARY,
@@ -24,13 +24,11 @@ const CLOSE_TIMEOUT = 30_000; // ms from the close frame's leaving to the peer's
 /** Bytes both ways, in order and whole; the framing's own: it is opened before. */
 export interface Pipe {
   readonly carrier: string;
-  write(...chunks: Bytes[]): void;
+  /** Send a frame, which it masks where its peer wants that. It has read it when it returns. */
+  write(head: Bytes, payload: Bytes): void;
   /** The page is done with it: nothing more is written, and nothing is called back. */
   end(): void;
 }
-
-/** Makes the four bytes that mask a frame; without it, frames are not masked. */
-export type NewMask = () => Bytes;
 
 export class FramedLink implements Link, FrameEvents {
   private readonly reader = new FrameReader(this);
@@ -44,7 +42,6 @@ export class FramedLink implements Link, FrameEvents {
   constructor(
     private readonly pipe: Pipe,
     private readonly events: LinkEvents,
-    private readonly newMask?: NewMask,
   ) {}
 
   get carrier(): string {
@@ -73,9 +70,7 @@ export class FramedLink implements Link, FrameEvents {
   }
 
   private writeFrame(opcode: number, payload: Bytes): void {
-    const mask = this.newMask?.();
-    const head = frameHead(opcode, payload.length, mask);
-    if (mask) for (let i = 0; i < payload.length; i++) payload[i]! ^= mask[i & 3]!;
+    const head = frameHead(opcode, payload.length);
     this.written += head.length + payload.length;
     this.pipe.write(head, payload);
   }
@@ -84,8 +79,11 @@ export class FramedLink implements Link, FrameEvents {
 
   onData(chunk: Bytes): void {
     if (this.ended) return;
-    this.reader.push(chunk);
-    if (this.reader.error) this.fail(this.reader.error);
+    try {
+      this.reader.push(chunk);
+    } catch (code) {
+      this.fail(code as number);
+    }
   }
 
   /** The network has taken so many bytes since the beginning. */
@@ -116,7 +114,7 @@ export class FramedLink implements Link, FrameEvents {
   }
 
   private onCloseFrame(payload: Bytes): void {
-    const code = payload.length ? payload[0]! * 256 + payload[1]! : NO_CODE;
+    const code = payload.length ? readNumber(payload, 0, 2) : NO_CODE;
     let reason: string;
     try {
       reason = decodeText(payload.subarray(2));
@@ -147,5 +145,5 @@ export class FramedLink implements Link, FrameEvents {
 
 /** Whether a code may stand in a close frame (RFC 6455 section 7.4). */
 function isCloseCode(code: number): boolean {
-  return (code >= 3000 && code < 5000) || (code >= 1000 && code < 1015 && code !== 1004 && (code < 1005 || code > 1006));
+  return (code >= 3000 && code < 5000) || (code >= 1000 && code < 1015 && (code < 1004 || code > 1006));
 }

@@ -1,6 +1,6 @@
 /** RFC 6455's frames, in a client's role: bytes in, messages and control frames out; and back. */
 
-import { decodeText, join } from "./data.ts";
+import { decodeText, join, number, readNumber } from "./data.ts";
 import type { Bytes } from "./engine.ts";
 import type { Message } from "./link.ts";
 
@@ -14,15 +14,15 @@ export const PROTOCOL_ERROR = 1002;
 export const INVALID_DATA = 1007;
 
 const FINAL = 0x80;
+const LARGEST_PART = 1 << 22; // bytes: before that many have come, no more memory is taken
 
-/** The head of an unfragmented frame; with a mask of four bytes where one is given. */
-export function frameHead(opcode: number, size: number, mask?: Bytes): Bytes {
+/** The head of an unfragmented frame that is not masked. */
+export function frameHead(opcode: number, size: number): Bytes {
   const wide = size > 0xffff ? 8 : size > 125 ? 2 : 0;
-  const head = new Uint8Array(2 + wide + (mask ? 4 : 0));
+  const head = new Uint8Array(2 + wide);
   head[0] = FINAL | opcode;
-  head[1] = (wide === 8 ? 127 : wide ? 126 : size) | (mask ? 0x80 : 0);
-  for (let i = 0, rest = size; i < wide; i++, rest = Math.floor(rest / 256)) head[1 + wide - i] = rest;
-  if (mask) head.set(mask, 2 + wide);
+  head[1] = wide === 8 ? 127 : wide ? 126 : size;
+  if (wide) head.set(number(size, wide), 2);
   return head;
 }
 
@@ -38,30 +38,35 @@ export interface FrameEvents {
 
 /** Reads what a server sends. */
 export class FrameReader {
-  /** Why the connection must fail, once it must; what comes after is not read. */
-  error = 0;
   private head: number[] = []; // as far as it came
   private needed = 2; // bytes of it
-  private opcode = -1; // of the frame whose payload is being read; -1: a head is being read
+  private opcode = 0; // of the frame whose payload is being read
   private final = false;
-  private parts: Bytes[] = []; // of a control frame's payload, as far as it came
-  private missing = 0; // bytes of it
+  private parts: Bytes[] = []; // of a control frame's payload
+  private missing = 0; // bytes of it; 0: a head is being read
+  private room: Bytes = new Uint8Array(0); // for them, the rest of the last part or fragment
   private kind = 0; // TEXT or BINARY while a fragmented message is unfinished
   private fragments: Bytes[] = []; // of a message
 
   constructor(private readonly events: FrameEvents) {}
 
+  /** Throws the code that the connection must fail with, if it must. */
   push(chunk: Bytes): void {
-    for (let at = 0; (at < chunk.length || !this.missing) && !this.error; ) {
-      if (this.opcode < 0) {
-        if (at === chunk.length) return;
+    for (let at = 0; at < chunk.length; ) {
+      if (!this.missing) {
         this.head.push(chunk[at++]!);
         if (this.head.length === this.needed) this.readHead();
       } else {
-        const part = chunk.subarray(at, at + this.missing);
+        if (!this.room.length) {
+          // All of a message that is not very long: putting it together later costs more.
+          this.room = new Uint8Array(Math.min(this.missing, LARGEST_PART));
+          (this.opcode < CLOSE ? this.fragments : this.parts).push(this.room);
+        }
+        const part = chunk.subarray(at, at + this.room.length);
+        this.room.set(part);
+        this.room = this.room.subarray(part.length);
         at += part.length;
         this.missing -= part.length;
-        if (part.length) (this.opcode < CLOSE ? this.fragments : this.parts).push(part);
         if (!this.missing) this.endFrame();
       }
     }
@@ -80,26 +85,23 @@ export class FrameReader {
       (isControl ? opcode > PONG || !final || short > 125 : opcode > BINARY) ||
       (!isControl && (opcode === 0) !== this.kind > 0)
     ) {
-      this.error = PROTOCOL_ERROR;
-      return;
+      throw PROTOCOL_ERROR;
     }
     if (this.head.length < this.needed) return;
-    let size = this.needed === 2 ? short : 0;
-    for (let i = 2; i < this.needed; i++) size = size * 256 + this.head[i]!;
+    const size = this.needed > 2 ? readNumber(this.head, 2, this.needed - 2) : short;
     if (size >= 2 ** 53 || (this.needed > 2 && size < (this.needed === 4 ? 126 : 65536))) {
-      this.error = PROTOCOL_ERROR;
-      return;
+      throw PROTOCOL_ERROR;
     }
     this.opcode = opcode;
     this.final = final;
     this.missing = size;
     this.head = [];
     this.needed = 2;
+    if (!size) this.endFrame();
   }
 
   private endFrame(): void {
     const { opcode } = this;
-    this.opcode = -1;
     if (opcode >= CLOSE) {
       const payload = join(this.parts);
       this.parts = [];
@@ -109,15 +111,15 @@ export class FrameReader {
     const kind = this.kind || opcode;
     this.kind = this.final ? 0 : kind;
     if (!this.final) return;
-    const payload = join(this.fragments);
+    const { fragments } = this;
+    const payload = fragments.length === 1 ? fragments[0]! : join(fragments);
     this.fragments = [];
     let message: Message = payload;
     if (kind === TEXT) {
       try {
         message = decodeText(payload);
       } catch {
-        this.error = INVALID_DATA;
-        return;
+        throw INVALID_DATA;
       }
     }
     this.events.onMessage(message);

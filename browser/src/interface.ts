@@ -1,6 +1,6 @@
 /** The WebSocket's members, shaped by the rules of WebIDL, on the prototype of any constructor. */
 
-import { encodeText, join } from "./data.ts";
+import { encodeText } from "./data.ts";
 import { type Bytes, domException } from "./engine.ts";
 import { STATES } from "./constructor.ts";
 import { CONNECTING, type Socket } from "./socket.ts";
@@ -166,10 +166,10 @@ function isBlob(data: unknown): boolean {
   return tagOf(data) === "Blob" || tagOf(data) === "File";
 }
 
-/** A copy of binary data; nothing of other data. */
+/** The bytes of binary data; nothing of other data. */
 function bytesOf(data: unknown): Bytes | undefined {
-  if (ArrayBuffer.isView(data)) return join([new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength)]);
-  return tagOf(data) === "ArrayBuffer" ? join([new Uint8Array(data as ArrayBuffer)]) : undefined;
+  if (ArrayBuffer.isView(data)) return new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength);
+  return tagOf(data) === "ArrayBuffer" ? new Uint8Array(data as ArrayBuffer) : undefined;
 }
 
 /** WebIDL's [Clamp] unsigned short. */

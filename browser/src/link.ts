@@ -10,7 +10,7 @@ export type Message = string | Bytes;
 export interface Link {
   /** Which carrier bears the connection at this moment. */
   readonly carrier: string;
-  /** Send a message, text given as UTF-8; its bytes are the link's from now on. */
+  /** Send a message, text given as UTF-8; its bytes have been read when it returns. */
   send(isText: boolean, payload: Bytes): void;
   /** Send a close frame behind all that was sent; without a code, an empty one. */
   close(code: number | undefined, reason: string): void;

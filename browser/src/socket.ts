@@ -1,6 +1,6 @@
 /** The state behind one WebSocket object, as the standard describes it, above any link. */
 
-import { makeBlob, readBlob } from "./data.ts";
+import { join, makeBlob, readBlob } from "./data.ts";
 import { type Bytes, fireClose, fireEvent, fireMessage } from "./engine.ts";
 import { queueTask } from "./tasks.ts";
 import type { Connect, Link, LinkEvents, Message } from "./link.ts";
@@ -41,7 +41,9 @@ export class Socket implements LinkEvents {
 
   send(isText: boolean, payload: Bytes): void {
     this.bufferedAmount += payload.length;
-    if (this.readyState === OPEN) this.inOrder(() => this.link.send(isText, payload));
+    if (this.readyState !== OPEN) return;
+    const bytes = this.waiting ? join([payload]) : payload; // which the page may change by then
+    this.inOrder(() => this.link.send(isText, bytes));
   }
 
   sendBlob(blob: Blob): void {

@@ -720,6 +720,21 @@ check("send: data is copied at the call", async (t) => {
   same([...new Uint8Array(await message(socket))], [1, 2, 3]);
 });
 
+check("send: data is copied at the call, also behind a blob that is being read", async (t) => {
+  const socket = await t.open();
+  const bytes = new Uint8Array(200000).fill(1);
+  socket.send(new Blob(["first"]));
+  socket.send(bytes);
+  bytes.fill(2);
+  socket.send(bytes.buffer);
+  bytes.fill(3);
+  same((await message(socket)).byteLength, 5);
+  for (const value of [1, 2]) {
+    const got = new Uint8Array(await message(socket));
+    ok(got.length === bytes.length && got.every((byte) => byte === value), `${value} differs`);
+  }
+});
+
 check("send: blobs stay in order", async (t) => {
   const socket = await t.open();
   const got = [];

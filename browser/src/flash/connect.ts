@@ -1,6 +1,6 @@
 /** A WebSocket above a socket of Flash Player's: the handshake, then the shared framing. */
 
-import { encodeText } from "../data.ts";
+import { encodeText, join } from "../data.ts";
 import type { Bytes } from "../engine.ts";
 import { FramedLink, type Pipe } from "../framed.ts";
 import type { Connect, LinkEvents } from "../link.ts";
@@ -17,7 +17,7 @@ const open: FramedLink[] = [];
 
 export const connect: Connect = (url, protocols, events) => {
   const pipe = new FlashPipe(placeOf(url), protocols, events);
-  return (pipe.link = new FramedLink(pipe, events, () => randomBytes(4)));
+  return (pipe.link = new FramedLink(pipe, events));
 };
 
 class FlashPipe implements Pipe, player.SocketEvents {
@@ -42,9 +42,13 @@ class FlashPipe implements Pipe, player.SocketEvents {
 
   // -- from the framing --------------------------------------------------------------------------
 
-  write(...chunks: Bytes[]): void {
-    for (const chunk of chunks) this.written += chunk.length;
-    player.send(this.id, ...chunks);
+  write(head: Bytes, payload: Bytes): void {
+    this.written += head.length + payload.length;
+    const key = randomBytes(4);
+    const masked = join([payload]);
+    for (let i = 0; i < masked.length; i++) masked[i]! ^= key[i & 3]!;
+    head[1]! |= 0x80;
+    player.send(this.id, head, key, masked);
     setTimeout(() => {
       if (this.told < this.written) this.link.onSent((this.told = this.written));
     }, 0);

@@ -3,9 +3,9 @@
  * the server answers before any handler; and, where that fails, whether HTTP does at that moment.
  */
 
-import { encodeText } from "../data.ts";
+import { encodeText, number } from "../data.ts";
 import { post } from "../http/request.ts";
-import { counted, number, OPEN } from "../http/wire.ts";
+import { counted, OPEN } from "../http/wire.ts";
 
 export const PROBE = "plainsocket.probe";
 

@@ -1,14 +1,21 @@
 /** One WebSocket's bytes in a session, both ways, each as far as the other end gave credit. */
 
+import { number } from "../data.ts";
 import type { Bytes } from "../engine.ts";
 import { queueTask } from "../tasks.ts";
 import { FramedLink } from "../framed.ts";
 import type { LinkEvents } from "../link.ts";
 import type { Session } from "./session.ts";
-import { CREDIT, DATA, END, MAX_PAYLOAD, number, record, recordHead } from "./wire.ts";
+import { CREDIT, DATA, END, MAX_PAYLOAD, record, recordHead } from "./wire.ts";
 
 /** What the server may send of one channel before the page has used it. */
 export const WINDOW = 1 << 22;
+
+const SPACE = 1 << 16; // bytes that messages are gathered in
+const MAX_SPARE = 128;
+
+/** Spaces whose bytes were acknowledged, to be used again: new memory costs more than the copy. */
+const spare: Bytes[] = [];
 
 export class Channel {
   readonly link: FramedLink;
@@ -17,12 +24,11 @@ export class Channel {
   session: Session | undefined;
   /** Until its open has been answered; what the stream brings before that waits for it. */
   opening: Promise<void> | undefined;
-  /** What waits to be sent; behind it, what pieces that fit into one record have filled of `space`. */
-  private pieces: Bytes[] = [];
-  private space: Bytes = new Uint8Array(0);
-  private filled = 0;
-  /** Bytes of DATA made so far. */
-  sent = 0;
+  /** Bytes that wait to be sent. */
+  waiting = 0;
+  private spaces: Bytes[] = []; // where they are,
+  private gone = 0; // behind so many in the first one that were sent
+  private sent = 0; // bytes of DATA that were acknowledged
   private credit = 0; // bytes of DATA that may be sent
   private used = 0; // bytes received, dispatched, and not told to the server yet
   /** The page is done with it, perhaps before it was open, or the server is. */
@@ -44,22 +50,19 @@ export class Channel {
 
   // -- from the page -----------------------------------------------------------------------------
 
-  write(...chunks: Bytes[]): void {
-    for (const chunk of chunks) {
-      if (this.filled + chunk.length > this.space.length) {
-        this.gather();
-        this.space = chunk.length > MAX_PAYLOAD ? chunk : new Uint8Array(MAX_PAYLOAD);
+  write(head: Bytes, payload: Bytes): void {
+    for (const bytes of [head, payload]) {
+      for (let at = 0; at < bytes.length; ) {
+        const filled = (this.gone + this.waiting) % SPACE;
+        if (!filled) this.spaces.push(spare.pop() ?? new Uint8Array(SPACE));
+        const room = SPACE - filled;
+        const part = at || bytes.length > room ? bytes.subarray(at, at + room) : bytes;
+        this.spaces[this.spaces.length - 1]!.set(part, filled);
+        this.waiting += part.length;
+        at += part.length;
       }
-      if (this.space !== chunk) this.space.set(chunk, this.filled);
-      this.filled += chunk.length;
     }
     this.session?.flushSoon(this);
-  }
-
-  private gather(): void {
-    if (this.filled) this.pieces.push(this.space.subarray(0, this.filled));
-    this.space = this.space.subarray(this.filled);
-    this.filled = 0;
   }
 
   end(): void {
@@ -92,15 +95,15 @@ export class Channel {
     this.used = 0;
   }
 
-  /** Acknowledged: so many bytes of it. */
-  onSent(total: number): void {
-    this.link.onSent(total);
+  /** Acknowledged: the next bytes of what was sent. Those at the end of a space are its last ones. */
+  onSent({ buffer, byteOffset, length }: Bytes): void {
+    if (byteOffset + length === SPACE && spare.length < MAX_SPARE) spare.push(new Uint8Array(buffer));
+    this.link.onSent((this.sent += length));
   }
 
   onEnd(): void {
     this.endReceived = true;
-    this.pieces = [];
-    this.filled = 0;
+    this.waiting = 0;
     this.isDone = true;
     this.link.onEnd(false);
     this.session?.flushSoon(this);
@@ -122,18 +125,18 @@ export class Channel {
 
   /** Whether a record could be made of what waits. */
   get isReady(): boolean {
-    if (this.pieces.length || this.filled) return this.credit > 0;
+    if (this.waiting) return this.credit > 0;
     return this.isDone && !this.endSent;
   }
 
-  /** The next record, in pieces. */
-  makeRecord(): Bytes[] {
-    this.gather();
-    const piece = this.pieces.shift() ?? new Uint8Array(0);
-    const part = piece.subarray(0, Math.min(MAX_PAYLOAD, this.credit));
-    const size = part.length;
-    if (size < piece.length) this.pieces.unshift(piece.subarray(size));
-    this.sent += size;
+  /** The next record: its head and payload. */
+  makeRecord(): [Bytes, Bytes] {
+    const { spaces, gone } = this;
+    const size = Math.min(MAX_PAYLOAD, this.credit, this.waiting, SPACE - gone);
+    const part = size ? spaces[0]!.subarray(gone, gone + size) : new Uint8Array(0);
+    this.gone = (gone + size) % SPACE;
+    if (size && !this.gone) spaces.shift();
+    this.waiting -= size;
     this.credit -= size;
     this.endSent = !size;
     return [recordHead(size ? DATA : END, size, this.number), part];

@@ -3,11 +3,12 @@
  * holds streams back, one short response after the other, at the same offsets.
  */
 
+import { number, readNumber } from "../data.ts";
 import type { Bytes } from "../engine.ts";
 import { inTask } from "../tasks.ts";
-import { isFinal, pause, post, readHead, Timer } from "./request.ts";
+import { type BodyReader, isFinal, pause, post, readerOf, readHead, Timer } from "./request.ts";
 import type { Session } from "./session.ts";
-import { DOWN, number, readNumber, RecordReader } from "./wire.ts";
+import { DOWN, RecordReader } from "./wire.ts";
 
 export const STREAM = 0;
 export const POLL = 1;
@@ -21,6 +22,7 @@ const HELD = 1000; // ms that what was written may be under way
 const POLL_PAUSE = 1000; // ms between polls that may not wait
 const STREAM_AGAIN = 300_000; // ms until a stream is tried again
 const HEAD_SIZE = 9;
+const SPACE = 1 << 20; // bytes that are read at a time: as much as there may be
 
 export class Downstream {
   /** All below has come. */
@@ -48,13 +50,12 @@ export class Downstream {
   }
 
   /** Read on from a response whose beginning made the session. */
-  start(first: Bytes, body: ReadableStreamDefaultReader<Bytes> | undefined, mode: number, request: AbortController): void {
+  start(first: Bytes, body: BodyReader, mode: number, request: AbortController): void {
     if (mode === POLL) this.poll();
     this.current = request;
     this.rotating.set(ROTATE);
     this.watch();
-    if (first.length) this.take(0, first);
-    void this.read(this.number, body, first.length);
+    void this.read(this.number, body, 0, first);
   }
 
   stop(): void {
@@ -131,8 +132,8 @@ export class Downstream {
     try {
       const response = await post(url, body, request.signal);
       if (mine === this.number && (isFinal(response.status) || response.status === 409)) this.session.fail();
-      if (response.status !== 200 || !response.body) throw response;
-      await this.readFrom(mine, response.body.getReader());
+      if (response.status !== 200) throw response;
+      await this.readFrom(mine, readerOf(response.body!));
       // Ended in good order: by the request after it, or in its time.
       before?.abort();
     } catch {
@@ -140,27 +141,28 @@ export class Downstream {
     }
   }
 
-  private async readFrom(mine: number, body: ReadableStreamDefaultReader<Bytes>): Promise<void> {
+  private async readFrom(mine: number, body: BodyReader): Promise<void> {
     const head = await readHead(body, () => HEAD_SIZE);
     if (head[0] !== DOWN) throw head;
     const offset = readNumber(head, 1, 8);
     this.heard(mine);
-    const rest = head.subarray(HEAD_SIZE);
-    if (rest.length) this.take(offset, rest);
-    await this.read(mine, body, offset + rest.length);
+    await this.read(mine, body, offset, head.subarray(HEAD_SIZE));
   }
 
-  /** Read a response to its end, from that offset on; then ask for the next one. */
-  private async read(mine: number, body: ReadableStreamDefaultReader<Bytes> | undefined, offset: number): Promise<void> {
+  /** Read a response to its end, from that offset on, of which this has come; then ask for the next one. */
+  private async read(mine: number, body: BodyReader, offset: number, first: Bytes): Promise<void> {
     const began = performance.now();
     const from = this.received;
+    let space: Bytes = new Uint8Array(SPACE);
     try {
-      for (let at = offset; body; ) {
-        const { value, done } = await body.read();
+      for (let at = offset, chunk = first; ; ) {
+        inTask(() => this.take(at, chunk));
+        at += chunk.length;
+        const { value, done } = await body.read(space);
         if (done) break;
         this.heard(mine);
-        inTask(() => this.take(at, value));
-        at += value.length;
+        space = new Uint8Array(value.buffer);
+        chunk = value;
       }
     } catch {
       if (mine === this.number) this.onFailure();
@@ -208,7 +210,7 @@ export class Downstream {
     if (!fresh.length || this.session.isOver) return;
     this.failures = 0;
     this.received += fresh.length;
-    if (!this.reader.push(fresh)) this.session.refuse();
+    if (!this.reader.push(fresh)) this.session.giveUp();
     this.session.onReceived();
   }
 }

@@ -6,10 +6,10 @@
  * between the two.
  */
 
-import { join, sizeOf } from "../data.ts";
+import { join, number, sizeOf } from "../data.ts";
 import type { Bytes } from "../engine.ts";
 import { Timer } from "./request.ts";
-import { ACK, number, record, UP, UP_HEAD } from "./wire.ts";
+import { ACK, record, UP, UP_HEAD } from "./wire.ts";
 
 const ANSWER = 3000; // ms until an acknowledgement; and what the bytes take at
 const RATE = 16; // bytes a ms

@@ -1,14 +1,14 @@
 /** Opening: by which session a channel goes, and the request that opens it. */
 
-import { encodeText } from "../data.ts";
+import { encodeText, number, readNumber } from "../data.ts";
 import type { Bytes } from "../engine.ts";
 import type { Connect } from "../link.ts";
 import { Channel, WINDOW } from "./channel.ts";
 import { POLL, POLL_SECONDS, STREAM, STREAM_SECONDS } from "./downstream.ts";
 import { watch } from "./page.ts";
-import { post, readHead } from "./request.ts";
+import { type BodyReader, post, readerOf, readHead } from "./request.ts";
 import { Session, type Terms } from "./session.ts";
-import { counted, number, OPEN, readNumber } from "./wire.ts";
+import { counted, OPEN } from "./wire.ts";
 
 const MAX_OPENS = 4; // under way at a time to one host, once it has a session
 const ANSWER = 3000; // ms after which a stream seems to be held back
@@ -17,8 +17,7 @@ const GIVE_UP = 60_000; // ms for the whole
 /** The page's sessions, and what waits for one, by scheme, host and port. */
 class Host {
   session: Session | undefined;
-  /** A first open is under way, and the others wait for its session. */
-  private isFirst = false;
+  /** That are under way. */
   private opens = 0;
   private readonly waiting: Channel[] = [];
 
@@ -28,11 +27,11 @@ class Host {
   }
 
   private next(): void {
-    while (this.waiting.length && !this.isFirst && this.opens < (this.session ? MAX_OPENS : 1)) {
+    // The first one alone: the others wait for its session.
+    while (this.waiting.length && this.opens < (this.session ? MAX_OPENS : 1)) {
       const channel = this.waiting.shift()!;
       if (channel.isDone) continue;
       const offered = this.session;
-      this.isFirst = !offered;
       this.opens++;
       channel.opening = open(this, channel, offered).then((opened) => {
         channel.opening = undefined;
@@ -41,7 +40,6 @@ class Host {
           channel.fail(true);
         }
         this.opens--;
-        if (!offered) this.isFirst = false;
         this.next();
       });
     }
@@ -62,7 +60,7 @@ export const connect: Connect = (url, protocols, events) => {
 /** Open a channel; resolves when that is settled, to whether it has a session. */
 async function open(host: Host, channel: Channel, offered: Session | undefined): Promise<boolean> {
   const nonce = crypto.getRandomValues(new Uint8Array(16));
-  const id = offered ? offered.newNumber() : 1;
+  const id = offered?.newNumber() ?? 1;
   const requests: AbortController[] = [];
   let isSettled = false;
   // Before the answer: what it opens may come by the stream first.
@@ -73,7 +71,7 @@ async function open(host: Host, channel: Channel, offered: Session | undefined):
     requests.push(request);
     const body = [
       number(OPEN, 1),
-      offered ? offered.terms.token : number(0, 1),
+      offered?.terms.token ?? number(0, 1),
       nonce,
       number(id, 4),
       number(mode, 1),
@@ -87,8 +85,8 @@ async function open(host: Host, channel: Channel, offered: Session | undefined):
       offered.heard();
       return !offered.isOver;
     }
-    if (response.status !== 200 || !response.body) return false;
-    const reader = response.body.getReader();
+    if (response.status !== 200) return false;
+    const reader = readerOf(response.body!);
     const made = await readTerms(reader);
     if (!made || isSettled) return isSettled;
     isSettled = true;
@@ -129,7 +127,7 @@ function begin(host: Host, channel: Channel, id: number, terms: Terms, offered: 
 }
 
 /** The beginning of the answer that makes a session; and what has come behind it. */
-async function readTerms(body: ReadableStreamDefaultReader<Bytes>): Promise<{ terms: Terms; rest: Bytes } | undefined> {
+async function readTerms(body: BodyReader): Promise<{ terms: Terms; rest: Bytes } | undefined> {
   const head = await readHead(body, (head) => 2 + (head[1] ?? 0) + 21);
   if (head[0] !== OPEN) return undefined;
   const at = 2 + head[1]!;

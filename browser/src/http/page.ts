@@ -18,10 +18,8 @@ function listen(): void {
   // Of a network that has gone, no request gets an answer.
   addEventListener("online", () => wake(true));
   addEventListener("pageshow", () => wake(false));
-  const { connection } = navigator as { connection?: EventTarget };
-  connection?.addEventListener("change", () => wake(false));
+  (navigator as { connection?: EventTarget }).connection?.addEventListener("change", () => wake(false));
   addEventListener("pagehide", () => sessions.forEach((session) => session.leave()));
-  if (typeof document !== "undefined") {
-    document.addEventListener("visibilitychange", () => document.hidden || wake(false));
-  }
+  const page = self.document as Document | undefined; // of a worker there is none
+  page?.addEventListener("visibilitychange", () => page.hidden || wake(false));
 }

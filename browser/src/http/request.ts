@@ -23,11 +23,24 @@ export function post(url: string, body: Bytes[], signal?: AbortSignal): Promise<
   });
 }
 
+/** Reads a body into the memory it is given, in engines that can; in others that is ignored. */
+export interface BodyReader {
+  read(space: Bytes): Promise<ReadableStreamReadResult<Bytes>>;
+}
+
+export function readerOf(body: ReadableStream<Bytes>): BodyReader {
+  try {
+    return body.getReader({ mode: "byob" }) as unknown as BodyReader;
+  } catch {
+    return body.getReader() as unknown as BodyReader;
+  }
+}
+
 /** The beginning of an answer, at least as long as `size` says by what there is; throws if it ends. */
-export async function readHead(body: ReadableStreamDefaultReader<Bytes>, size: (head: Bytes) => number): Promise<Bytes> {
+export async function readHead(body: BodyReader, size: (head: Bytes) => number): Promise<Bytes> {
   let head: Bytes = new Uint8Array(0);
   while (head.length < size(head)) {
-    const { value, done } = await body.read();
+    const { value, done } = await body.read(new Uint8Array(1024));
     if (done) throw head;
     head = join([head, value]);
   }

@@ -1,11 +1,12 @@
 /** A session: the two streams to one server, and the channels that share them. */
 
+import { readNumber } from "../data.ts";
 import type { Bytes } from "../engine.ts";
 import type { Channel } from "./channel.ts";
 import { Downstream, POLL } from "./downstream.ts";
 import { Timer } from "./request.ts";
 import { Upstream } from "./upstream.ts";
-import { ACK, CREDIT, DATA, END, OPENED, PING, readNumber, record, type RecordEvents, UP_HEAD } from "./wire.ts";
+import { ACK, CREDIT, DATA, END, OPENED, PING, record, type RecordEvents, UP_HEAD } from "./wire.ts";
 
 const ACKNOWLEDGE_TIME = 1000; // ms after which what was received is acknowledged
 
@@ -36,8 +37,6 @@ export function follow(by: (session: Session) => void): void {
     by(session);
   };
 }
-
-const latin1 = (bytes: Bytes): string => String.fromCharCode(...bytes);
 
 export class Session implements RecordEvents {
   isOver = false;
@@ -125,7 +124,8 @@ export class Session implements RecordEvents {
   onRecord(type: number, number: number, payload: Bytes): void {
     const channel = this.channelsByNumber.get(number);
     if (channel?.opening) {
-      void channel.opening.then(() => this.onRecord(type, number, payload));
+      const bytes = payload.slice();
+      void channel.opening.then(() => this.onRecord(type, number, bytes));
     } else if (type === DATA) {
       channel?.onData(payload);
     } else if (type === PING) {
@@ -139,7 +139,7 @@ export class Session implements RecordEvents {
     } else if (type === CREDIT) {
       channel?.onCredit(readNumber(payload, 0, 4));
     } else if (type === OPENED) {
-      channel?.onOpened(readNumber(payload, 0, 4), latin1(payload.subarray(5, 5 + payload[4]!)));
+      channel?.onOpened(readNumber(payload, 0, 4), String.fromCharCode(...payload.subarray(5, 5 + payload[4]!)));
     } else if (channel) {
       channel.onEnd();
       this.forgetIfOver(channel);
@@ -164,8 +164,8 @@ export class Session implements RecordEvents {
     this.endAll(true);
   }
 
-  /** The server sent what may not be. */
-  refuse(): void {
+  /** End it, because the server sent what may not be, or the page goes away. */
+  giveUp(): void {
     if (this.isOver) return;
     this.up.leave(record(END, 0));
     this.endAll(true);
@@ -174,8 +174,7 @@ export class Session implements RecordEvents {
   /** The page goes away, and says so. */
   leave(): void {
     this.channelsByNumber.forEach((channel) => channel.link.close(1001, ""));
-    this.up.leave(record(END, 0));
-    this.endAll(true);
+    this.giveUp();
   }
 
   private endAll(failed: boolean): void {

@@ -3,17 +3,18 @@
  * under way; everything kept until it is acknowledged, and sent again from there.
  */
 
-import { sizeOf } from "../data.ts";
+import { number, sizeOf } from "../data.ts";
 import type { Bytes } from "../engine.ts";
 import type { Channel } from "./channel.ts";
 import { isFinal, pause, post, Timer } from "./request.ts";
 import type { Session } from "./session.ts";
-import { number, UP } from "./wire.ts";
+import { UP } from "./wire.ts";
 
 const MAX_REQUESTS = 2;
 const LEAST_BODY = 4096; // what is not taken in such pieces is not taken
 const FIRST_BODY = 1 << 16;
 const LARGEST_BODY = 1 << 22; // less costs the browser more; more would be waited for behind it
+const MUCH = 1 << 18; // bytes of one channel that do not wait for more
 const QUICK = 50; // ms that a request may take beyond the shortest: then the next is larger,
 const SLOW = 200; // and above this, smaller, or other channels would wait behind it
 const ANSWER = 5000; // ms for an answer; beyond that,
@@ -27,11 +28,9 @@ export class Upstream {
   private acknowledged = 0;
   /** Where the next request begins, if none failed. */
   private next = 0;
-  /** All from `acknowledged` on that was made up so far. */
-  private kept: Bytes[] = [];
+  /** All from `acknowledged` on that was made up so far, and whose payload it is. */
+  private kept: { bytes: Bytes; channel: Channel | undefined }[] = [];
   private end = 0;
-  /** Where each channel's records end, and how much it had sent there. */
-  private marks: { at: number; channel: Channel; sent: number }[] = [];
   private controls: Bytes[] = [];
   /** In the order of their turns. */
   private ready: Channel[] = [];
@@ -62,7 +61,8 @@ export class Upstream {
 
   add(channel: Channel): void {
     if (channel.isReady && this.ready.indexOf(channel) < 0) this.ready.push(channel);
-    this.flushSoon();
+    if (channel.waiting > MUCH) this.flush();
+    else this.flushSoon();
   }
 
   /** Send a request even if there is nothing to send: for an acknowledgement. */
@@ -100,7 +100,7 @@ export class Upstream {
   leave(last: Bytes): void {
     const from = this.end - this.acknowledged > KEEPALIVE / 2 ? this.next : this.acknowledged;
     this.fill(KEEPALIVE - (this.end - from));
-    this.keep([last]);
+    this.keep(last);
     void this.post(from, this.slice(from, this.end - from)).catch(() => {});
   }
 
@@ -206,29 +206,26 @@ export class Upstream {
   /** The server has all below this offset. */
   acknowledge(offset: number): void {
     if (offset > this.end) return;
-    while (this.kept.length && this.acknowledged + this.kept[0]!.length <= offset) {
-      this.acknowledged += this.kept.shift()!.length;
-    }
-    if (offset > this.acknowledged) {
-      this.kept[0] = this.kept[0]!.subarray(offset - this.acknowledged);
-      this.acknowledged = offset;
+    while (this.acknowledged < offset) {
+      const first = this.kept[0]!;
+      const part = first.bytes.subarray(0, offset - this.acknowledged);
+      first.bytes = first.bytes.subarray(part.length);
+      if (!first.bytes.length) this.kept.shift();
+      this.acknowledged += part.length;
+      first.channel?.onSent(part);
     }
     this.next = Math.max(this.next, offset);
-    while (this.marks.length && this.marks[0]!.at <= offset) {
-      const { channel, sent } = this.marks.shift()!;
-      channel.onSent(sent);
-    }
   }
 
   /** So many bytes from there on, or what there is. */
   private slice(from: number, size: number): Bytes[] {
     const parts: Bytes[] = [];
     let at = this.acknowledged;
-    for (const part of this.kept) {
-      if (at + part.length > from && at < from + size) {
-        parts.push(part.subarray(Math.max(0, from - at), from + size - at)); // as far as it goes
+    for (const { bytes } of this.kept) {
+      if (at + bytes.length > from && at < from + size) {
+        parts.push(bytes.subarray(Math.max(0, from - at), from + size - at)); // as far as it goes
       }
-      at += part.length;
+      at += bytes.length;
     }
     return parts;
   }
@@ -237,22 +234,20 @@ export class Upstream {
   private fill(limit: number): void {
     const { ready } = this;
     const end = this.end + limit;
-    this.keep(this.controls);
-    this.controls = [];
+    for (const record of this.controls.splice(0)) this.keep(record);
     while (ready.length && this.end < end) {
       const channel = ready.shift()!;
       if (!channel.isReady) continue;
-      this.keep(channel.makeRecord());
-      this.marks.push({ at: this.end, channel, sent: channel.sent });
+      const [head, payload] = channel.makeRecord();
+      this.keep(head);
+      this.keep(payload, channel);
       if (channel.isReady) ready.push(channel);
       this.session.forgetIfOver(channel);
     }
   }
 
-  private keep(parts: Bytes[]): void {
-    for (const part of parts) {
-      this.kept.push(part);
-      this.end += part.length;
-    }
+  private keep(bytes: Bytes, channel?: Channel): void {
+    this.kept.push({ bytes, channel });
+    this.end += bytes.length;
   }
 }

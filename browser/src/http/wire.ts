@@ -1,6 +1,6 @@
 /** The bytes of requests and records: docs/http-carrier.md in numbers. */
 
-import { join } from "../data.ts";
+import { join, number, readNumber } from "../data.ts";
 import type { Bytes } from "../engine.ts";
 
 export const OPEN = 1;
@@ -18,20 +18,6 @@ export const RECORD_HEAD = 8;
 export const MAX_PAYLOAD = 16384;
 /** Bytes of an up request before its slice of the stream, without the token and its length. */
 export const UP_HEAD = 17;
-
-/** A number as so many bytes, big-endian. */
-export function number(value: number, width: number): Bytes {
-  const bytes = new Uint8Array(width);
-  for (let i = width, rest = value; i--; rest = Math.floor(rest / 256)) bytes[i] = rest;
-  return bytes;
-}
-
-/** The number that stands in the bytes from `at` on. */
-export function readNumber(bytes: Bytes, at: number, width: number): number {
-  let value = 0;
-  for (let i = 0; i < width; i++) value = value * 256 + bytes[at + i]!;
-  return value;
-}
 
 /** A byte string behind its length. */
 export function counted(bytes: Bytes, width: number): Bytes {
