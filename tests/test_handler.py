@@ -232,6 +232,31 @@ def test_the_environ_has_the_headers_as_pywsgis_own() -> None:
     assert environs[0]["HTTP_X_TWICE"] == "1,2"
 
 
+def test_a_handlers_headers_are_a_whole_message() -> None:
+    """Applications' own handlers ask more of it than pywsgi does."""
+
+    class Handler(WebSocketHandler):
+        def get_environ(self) -> dict[str, Any]:
+            headers = self.headers
+            first = headers.get("x-twice"), headers.get("none"), headers.get("none", 1)
+            seen.append([*first, headers.items(), "HOST" in headers, headers["host"], len(headers)])
+            seen.append([headers.get_all("X-Twice"), headers.get_content_type(), list(headers)])
+            seen.append(hasattr(headers, "nothing"))
+            headers["X-Added"] = "1"
+            seen.append(headers.get("x-added"))
+            return dict(super().get_environ())
+
+    seen: list[Any] = []
+    with pywsgi(app_of_2011, Handler) as server, RawClient(server.port) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: x\r\nX-Twice: 1\r\nx-twice: 2\r\n")
+        client.send(b"Content-Type: text/html; a=b\r\nConnection: close\r\n\r\n")
+        client.receive_rest()
+    names = ["Host", "X-Twice", "x-twice", "Content-Type", "Connection"]
+    items = list(zip(names, ["x", "1", "2", "text/html; a=b", "close"], strict=True))
+    assert seen[0] == ["1", None, 1, items, True, "x", 5]
+    assert seen[1:] == [[["1", "2"], "text/html", names], False, "1"]
+
+
 def test_bytes_behind_the_handshake_are_not_lost() -> None:
     with pywsgi(app_of_2011) as server, RawClient(server.port) as client:
         client.send(client.request() + b"".join(frame(Opcode.TEXT, b"%d" % n) for n in range(300)))

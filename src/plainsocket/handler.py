@@ -357,26 +357,30 @@ def _variable(name: str) -> str | None:
     return f"HTTP_{variable}"
 
 
-class _Headers:
-    """What pywsgi asks of a request's headers. Its own, an email's, would take longer to make than
-    all else that is done with a head."""
+class _Headers(pywsgi.OldMessage):
+    """A request's headers as pywsgi has them, in an email's class. To fill that takes longer than
+    all else that is done with a head, so it is done when more is asked than pywsgi asks."""
 
     def __init__(self, head: Head) -> None:
         self._head = head
 
-    def get(self, name: str, default: str | None = None) -> str | None:
+    def __getattr__(self, name: str) -> Any:
+        if "_headers" in self.__dict__:
+            raise AttributeError(name)
+        super().__init__()
+        for field, value in self._head.headers:
+            self[field] = value
+        return getattr(self, name)
+
+    def get(self, name: str, failobj: Any = None) -> Any:
+        if "_headers" in self.__dict__:
+            return super().get(name, failobj)
         name = name.lower()
         if name in self._head.fields:
             for other, value in self._head.headers:
                 if other.lower() == name:
                     return value
-        return default
-
-    getheader = get
-
-    @property
-    def typeheader(self) -> str | None:
-        return self.get("content-type")
+        return failobj
 
 
 class _Nothing:
