@@ -1,6 +1,6 @@
 /** A link above a pipe of bytes: RFC 6455's frames, its answers to pings, its closing handshake. */
 
-import { decodeText, encodeText, readNumber } from "./data.ts";
+import { encodeText, readNumber } from "./data.ts";
 import type { Bytes } from "./engine.ts";
 import {
   BINARY,
@@ -9,10 +9,10 @@ import {
   type FrameEvents,
   frameHead,
   FrameReader,
-  INVALID_DATA,
   PING,
   PONG,
   PROTOCOL_ERROR,
+  readText,
   TEXT,
 } from "./frames.ts";
 import type { Link, LinkEvents, Message } from "./link.ts";
@@ -115,17 +115,8 @@ export class FramedLink implements Link, FrameEvents {
 
   private onCloseFrame(payload: Bytes): void {
     const code = payload.length ? readNumber(payload, 0, 2) : NO_CODE;
-    let reason: string;
-    try {
-      reason = decodeText(payload.subarray(2));
-    } catch {
-      this.fail(INVALID_DATA);
-      return;
-    }
-    if (payload.length && !isCloseCode(code)) {
-      this.fail(PROTOCOL_ERROR);
-      return;
-    }
+    const reason = readText(payload.subarray(2));
+    if (payload.length && !isCloseCode(code)) throw PROTOCOL_ERROR;
     this.events.onClosing();
     this.close(payload.length ? code : undefined, "");
     this.finish(code, reason, false);

@@ -31,6 +31,16 @@ export function closePayload(code: number | undefined, reason: Bytes): Bytes {
   return code === undefined ? new Uint8Array(0) : join([new Uint8Array([code >> 8, code]), reason]);
 }
 
+/** Throws INVALID_DATA where the bytes are no UTF-8. */
+export function readText(bytes: Bytes): string {
+  try {
+    return decodeText(bytes);
+  } catch {
+    throw INVALID_DATA;
+  }
+}
+
+/** What they throw is the code that the connection must fail with. */
 export interface FrameEvents {
   onMessage(message: Message): void;
   onControl(opcode: number, payload: Bytes): void;
@@ -44,7 +54,8 @@ export class FrameReader {
   private final = false;
   private parts: Bytes[] = []; // of a control frame's payload
   private missing = 0; // bytes of it; 0: a head is being read
-  private room: Bytes = new Uint8Array(0); // for them, the rest of the last part or fragment
+  private last: Bytes = new Uint8Array(0); // part or fragment,
+  private filled = 0; // which has so many bytes
   private kind = 0; // TEXT or BINARY while a fragmented message is unfinished
   private fragments: Bytes[] = []; // of a message
 
@@ -57,14 +68,15 @@ export class FrameReader {
         this.head.push(chunk[at++]!);
         if (this.head.length === this.needed) this.readHead();
       } else {
-        if (!this.room.length) {
+        if (this.filled === this.last.length) {
           // All of a message that is not very long: putting it together later costs more.
-          this.room = new Uint8Array(Math.min(this.missing, LARGEST_PART));
-          (this.opcode < CLOSE ? this.fragments : this.parts).push(this.room);
+          this.last = new Uint8Array(Math.min(this.missing, LARGEST_PART));
+          this.filled = 0;
+          (this.opcode < CLOSE ? this.fragments : this.parts).push(this.last);
         }
-        const part = chunk.subarray(at, at + this.room.length);
-        this.room.set(part);
-        this.room = this.room.subarray(part.length);
+        const part = chunk.subarray(at, at + this.last.length - this.filled);
+        this.last.set(part, this.filled);
+        this.filled += part.length;
         at += part.length;
         this.missing -= part.length;
         if (!this.missing) this.endFrame();
@@ -114,14 +126,6 @@ export class FrameReader {
     const { fragments } = this;
     const payload = fragments.length === 1 ? fragments[0]! : join(fragments);
     this.fragments = [];
-    let message: Message = payload;
-    if (kind === TEXT) {
-      try {
-        message = decodeText(payload);
-      } catch {
-        throw INVALID_DATA;
-      }
-    }
-    this.events.onMessage(message);
+    this.events.onMessage(kind === TEXT ? readText(payload) : payload);
   }
 }

@@ -98,8 +98,8 @@ async function open(host: Host, channel: Channel, offered: Session | undefined):
   };
 
   let timer: ReturnType<typeof setTimeout> | undefined;
-  const polled = new Promise<boolean>((resolve, reject) => {
-    timer = setTimeout(() => attempt(POLL).then(resolve, reject), ANSWER);
+  const polled = new Promise<boolean>((resolve) => {
+    timer = setTimeout(() => resolve(attempt(POLL)), ANSWER);
   });
   const given = setTimeout(() => requests.forEach((request) => request.abort()), GIVE_UP);
   try {
