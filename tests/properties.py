@@ -635,9 +635,9 @@ def _read_proxy_header(pieces: list[bytes]) -> ProxyHeader | str | None:
 # -- the http carrier's streams and requests ------------------------------------------------------
 
 _LENGTHS: Final = {  # of docs/http-carrier.md, by type: least and most bytes of payload
-    0: (1, 16384),
+    0: (1, 65535),
     1: (4, 4),
-    2: (7, 16384),
+    2: (7, 65535),
     3: (0, 0),
     4: (8, 8),
     5: (0, 0),

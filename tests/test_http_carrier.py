@@ -1237,6 +1237,38 @@ def test_slow_handler_makes_the_page_wait() -> None:
             assert ws.receive() == "60000"
 
 
+def test_credit_grows_with_use_and_shrinks_where_others_come() -> None:
+    window = 4 << 20
+
+    def sizes(ws: plainsocket.WebSocket) -> None:
+        for message in ws:
+            ws.send(str(len(message)))
+
+    with serving(sizes, http_window=window) as running, Page(running.port) as page:
+        ws = page.socket()
+        assert ws.credit == 256 << 10
+
+        def use() -> None:
+            """Far more than the window."""
+            for _ in range(5 * 16):
+                ws.send(bytes(1 << 18))
+            for _ in range(5 * 16):
+                assert ws.receive() == "262144"
+
+        use()
+        # A quarter of it may not have been given back.
+        assert window * 3 // 4 < ws.credit <= window
+        others = [page.socket() for _ in range(3)]
+        assert [other.credit for other in others] == [256 << 10] * 3
+        use()
+        assert (window // 16) * 3 // 4 < ws.credit <= window // 16
+        for other in others:
+            other.close()
+            assert other.closed.wait(PATIENCE)
+        use()
+        assert window * 3 // 4 < ws.credit <= window
+
+
 def test_single_bytes_that_wait_take_no_multiple_of_their_size() -> None:
     def handle(ws: plainsocket.WebSocket) -> None:
         while True:

@@ -23,7 +23,7 @@ from serving import wait_until
 pytestmark = pytest.mark.slow
 
 KIB = 1024
-WINDOW = 4096 * KIB  # http_window
+WINDOW = 16384 * KIB  # http_window
 WRITE_LIMIT = 256 * KIB
 CHANNELS = 64  # http_channels
 MESSAGE = 16 * KIB

@@ -86,7 +86,7 @@ def test_garbage_ends_a_stream_and_nothing_else(
         b"\0\1" + record(0, 1, b"x")[2:],
         record(0, 0, b"x"),
         record(0, 1),
-        b"\0\0\x40\x01\0\0\0\1",  # 16385 bytes, known before they come
+        b"\x01\0\0\5\0\0\0\1",  # 5 bytes, known before they come
         record(0, 2**31, b"x"),
         record(1, 1, b"\0\0\0\0"),
         record(1, 1, b"\x80\0\0\0"),
@@ -179,13 +179,22 @@ def test_each_channels_bytes_arrive_in_order_and_once(data: Any) -> None:
     assert [each.unacknowledged() for each in sources.values()] == [0, 0, 0]
 
 
-def kinds_and_channels(stream: bytes) -> list[tuple[int, int]]:
+def heads(stream: bytes) -> list[tuple[int, int, int]]:
+    """Each record's kind, channel and length."""
     out = []
     while stream:
         length = int.from_bytes(stream[2:4], "big")
-        out.append((stream[0], int.from_bytes(stream[4:8], "big")))
+        out.append((stream[0], int.from_bytes(stream[4:8], "big"), length))
         stream = stream[8 + length :]
     return out
+
+
+def kinds_and_channels(stream: bytes) -> list[tuple[int, int]]:
+    return [head[:2] for head in heads(stream)]
+
+
+def lengths(stream: bytes) -> list[int]:
+    return [length for _, _, length in heads(stream)]
 
 
 def test_channels_take_turns() -> None:
@@ -195,6 +204,15 @@ def test_channels_take_turns() -> None:
     outbox.make(20_000)
     write(quick, b"hello")
     assert (Kind.DATA, 2) in kinds_and_channels(outbox.make(40_000))[:2]
+
+
+def test_records_are_long_only_where_nobody_else_waits() -> None:
+    outbox = Outbox(1 << 20)
+    one, two = source(outbox, 1), source(outbox, 2)
+    write(one, bytes(200_000))
+    assert lengths(outbox.make(150_000)) == [65_535, 65_535, 150_000 - 2 * 65_543]
+    write(two, bytes(200_000))
+    assert set(lengths(outbox.make(60_000))) == {16_384}
 
 
 def test_records_of_the_session_go_first() -> None:

@@ -159,9 +159,10 @@ class Options:
     http_channels: int = 64
     """Most WebSockets of one such page that share its requests; then it gets another session."""
 
-    http_window: int = 4 << 20
+    http_window: int = 16 << 20
     """Bytes that such a page may leave unacknowledged, and that it may send ahead of the
-    handlers, of all its WebSockets; then they wait."""
+    handlers; then they wait. Of the latter a page's only WebSocket may use all, and several share a
+    quarter."""
 
     nodes: Nodes | None = None
     """Where the other processes are found that serve the same pages, so that requests of the http

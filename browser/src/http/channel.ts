@@ -9,10 +9,10 @@ import type { Session } from "./session.ts";
 import { CREDIT, DATA, END, MAX_PAYLOAD, record, recordHead } from "./wire.ts";
 
 /** What the server may send of one channel before the page has used it. */
-export const WINDOW = 1 << 22;
+export const WINDOW = 1 << 24;
 
-const SPACE = 1 << 16; // bytes that messages are gathered in
-const MAX_SPARE = 128;
+const SPACE = MAX_PAYLOAD; // bytes that messages are gathered in
+const MAX_SPARE = 256;
 
 /** Spaces whose bytes were acknowledged, to be used again: new memory costs more than the copy. */
 const spare: Bytes[] = [];
@@ -30,7 +30,7 @@ export class Channel {
   private gone = 0; // behind so many in the first one that were sent
   private sent = 0; // bytes of DATA that were acknowledged
   private credit = 0; // bytes of DATA that may be sent
-  private used = 0; // bytes received, dispatched, and not told to the server yet
+  private used = 0; // bytes received, and not given back yet
   /** The page is done with it, perhaps before it was open, or the server is. */
   isDone = false;
   private endSent = false;
@@ -85,14 +85,12 @@ export class Channel {
   onData(piece: Bytes): void {
     this.link.onData(piece);
     this.used += piece.length;
+    if (this.used < WINDOW / 2) return;
+    const credit = record(CREDIT, this.number, number(this.used, 4));
+    this.used = 0;
     // Given back behind the messages that these bytes made. An unfinished one does not hold it
     // back: the engine's own WebSocket, too, takes messages of any size.
-    if (this.used >= WINDOW / 2 && this.used - piece.length < WINDOW / 2) queueTask(() => this.giveCredit());
-  }
-
-  private giveCredit(): void {
-    if (!this.endReceived) this.session?.control(record(CREDIT, this.number, number(this.used, 4)));
-    this.used = 0;
+    queueTask(() => this.endReceived || this.session?.control(credit));
   }
 
   /** Acknowledged: the next bytes of what was sent. Those at the end of a space are its last ones. */
@@ -129,10 +127,10 @@ export class Channel {
     return this.isDone && !this.endSent;
   }
 
-  /** The next record: its head and payload. */
-  makeRecord(): [Bytes, Bytes] {
+  /** The next record, of so many bytes at most: its head and payload. */
+  makeRecord(most: number): [Bytes, Bytes] {
     const { spaces, gone } = this;
-    const size = Math.min(MAX_PAYLOAD, this.credit, this.waiting, SPACE - gone);
+    const size = Math.min(most, this.credit, this.waiting, SPACE - gone);
     const part = size ? spaces[0]!.subarray(gone, gone + size) : new Uint8Array(0);
     this.gone = (gone + size) % SPACE;
     if (size && !this.gone) spaces.shift();

@@ -14,6 +14,7 @@ const MAX_REQUESTS = 2;
 const LEAST_BODY = 4096; // what is not taken in such pieces is not taken
 const FIRST_BODY = 1 << 16;
 const LARGEST_BODY = 1 << 22; // less costs the browser more; more would be waited for behind it
+const TURN = 16384; // bytes of one channel, where others wait
 const MUCH = 1 << 18; // bytes of one channel that do not wait for more
 const QUICK = 50; // ms that a request may take beyond the shortest: then the next is larger,
 const SLOW = 200; // and above this, smaller, or other channels would wait behind it
@@ -238,7 +239,7 @@ export class Upstream {
     while (ready.length && this.end < end) {
       const channel = ready.shift()!;
       if (!channel.isReady) continue;
-      const [head, payload] = channel.makeRecord();
+      const [head, payload] = channel.makeRecord(ready.length ? TURN : end - this.end);
       this.keep(head);
       this.keep(payload, channel);
       if (channel.isReady) ready.push(channel);

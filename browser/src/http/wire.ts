@@ -15,7 +15,7 @@ export const ACK = 4;
 export const PING = 5;
 
 export const RECORD_HEAD = 8;
-export const MAX_PAYLOAD = 16384;
+export const MAX_PAYLOAD = 65535;
 /** Bytes of an up request before its slice of the stream, without the token and its length. */
 export const UP_HEAD = 17;
 
@@ -76,7 +76,7 @@ export class RecordReader {
     const size = this.missing;
     if (this.head[1]) return false;
     if (type === END) return !size;
-    if (type < END) return channel > 0 && (type === CREDIT ? size === 4 : size >= (type === DATA ? 1 : 7) && size <= MAX_PAYLOAD);
+    if (type < END) return channel > 0 && (type === CREDIT ? size === 4 : size >= (type === DATA ? 1 : 7));
     return !channel && (type === ACK ? size === 8 : type === PING && !size);
   }
 }

@@ -81,10 +81,10 @@ class Channel(Carrier):
         self._is_started = False
         self._is_reading = True
         self._inbox: deque[bytes | bytearray | None] = deque()  # what has come; None is its end
-        self._credit = session.commit()
+        session.channels[number] = self
+        self._credit = session.credit_for()
         self._left = self._credit  # bytes that the client may still send
         self.subprotocol: str | None = None
-        session.channels[number] = self
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -128,7 +128,7 @@ class Channel(Carrier):
         self.closed = self.broken = True
         self._inbox.clear()
         self._source.on_progress = None
-        self._session.forget(self, self._credit, expects_end=self._is_started)
+        self._session.forget(self, expects_end=self._is_started)
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.carrier_closed()
@@ -164,15 +164,15 @@ class Channel(Carrier):
             self._give_credit()
 
     def _give_credit(self) -> None:
-        """Once a quarter of it is used up, fill it up again, and more than before where there is
-        room: a channel that uses much gets more on its way."""
-        waiting = self.unread()
-        if self._left + waiting <= self._credit * 3 // 4:
-            self._credit = self._session.commit(self._credit)
-            amount = self._credit - self._left - waiting
-            self._left += amount
-            self._session.outbox.put(credit(self.number, amount))
-            self._session.flush()
+        """Once a quarter of it is used up, fill it up again, and more than before within the
+        channel's share: one that uses much gets more on its way."""
+        held = self._left + self.unread()
+        if held <= self._credit * 3 // 4:
+            self._credit = max(held, self._session.credit_for(self._credit))
+            if amount := self._credit - held:
+                self._left += amount
+                self._session.outbox.put(credit(self.number, amount))
+                self._session.flush()
 
     def pause_reading(self) -> None:
         self._is_reading = False
@@ -299,7 +299,6 @@ class Session:
         """By number; None where the client has not sent its END yet."""
         self.joining = 0
         """Opens that may become channels."""
-        self._committed = 0  # bytes of credit, of all channels
         self._used: set[int] = set()  # numbers of channels that have been, the latest …
         self._used_below = 1  # … and all below this
         self.nonces: deque[bytes] = deque()
@@ -355,17 +354,18 @@ class Session:
             self._used_below = latest[0]
             self._used = set(latest)
 
-    def commit(self, before: int = 0) -> int:
-        """How much credit a channel shall have in all that had `before`."""
-        wanted = min(2 * before, self._window) if before else _FIRST_CREDIT
-        room = self._window - self._committed
-        amount = max(before, min(wanted, before + room), min(_LEAST_CREDIT, self._window))
-        self._committed += amount - before
-        return amount
+    def credit_for(self, before: int = 0) -> int:
+        """How much credit a channel shall have in all that had `before`: twice as much, within its
+        share. That is all of the window for one that is alone; several share a quarter, for what
+        one has on its way stands before what another sends then."""
+        share = self._window
+        if len(self.channels) > 1:
+            share //= 4 * len(self.channels)
+        least = min(_LEAST_CREDIT, self._window)
+        return max(least, min(2 * before or _FIRST_CREDIT, share))
 
-    def forget(self, channel: Channel, credit: int, *, expects_end: bool) -> None:
+    def forget(self, channel: Channel, *, expects_end: bool) -> None:
         """A channel is closed; the client's END may still come."""
-        self._committed -= credit
         if self.channels.get(channel.number) is channel:
             if expects_end and not self.is_over:
                 self.channels[channel.number] = None

@@ -15,7 +15,8 @@ from typing import Final, NamedTuple
 
 from ..protocol import Frame
 
-MAX_PAYLOAD: Final = 16 * 1024
+MAX_PAYLOAD: Final = (1 << 16) - 1
+_TURN: Final = 16 * 1024  # bytes of one channel, where others wait
 """Bytes of a record's payload."""
 
 MAX_CHANNEL: Final = (1 << 31) - 1
@@ -26,7 +27,8 @@ _HEAD: Final = struct.Struct("!BBHI")
 _UINT32: Final = struct.Struct("!I")
 _UINT64: Final = struct.Struct("!Q")
 
-_JOIN_BELOW: Final = 4096  # bytes: smaller pieces are kept together
+_JOIN_BELOW: Final = 4096  # bytes: smaller pieces are kept together …
+_JOINED_SIZE: Final = 16 * 1024  # … up to about so many
 _MARK_EVERY: Final = 16 * 1024  # bytes of a stream between two marks of a channel
 _MAX_CONTROL: Final = 128  # control frames that wait in a channel
 
@@ -336,7 +338,7 @@ class Outbox:
             source = self.ready.popleft()
             if source.buffered and source.credit > 0:
                 at = len(pieces)
-                length = source.take(MAX_PAYLOAD, pieces)
+                length = source.take(_TURN if self.ready else min(MAX_PAYLOAD, most - size), pieces)
                 pieces.insert(at, _HEAD.pack(Kind.DATA, 0, length, source.channel))
                 size += _HEAD.size + length
                 source.went(self.end + size)
@@ -388,7 +390,7 @@ class Outbox:
         last = self._kept[-1] if self._kept else None
         if len(data) >= _JOIN_BELOW:
             self._kept.append(data)
-        elif isinstance(last, bytearray) and len(last) < MAX_PAYLOAD:
+        elif isinstance(last, bytearray) and len(last) < _JOINED_SIZE:
             last += data
         else:
             self._kept.append(bytearray(data))
