@@ -31,7 +31,6 @@ from .endpoint import Dispatcher, Endpoint, Runner, is_endpoint
 from .entrance import Arrival, Entrance
 from .forwarded import ProxyError, TrustedProxies, read_proxy_header
 from .frames import CloseCode
-from .handler import WebSocketHandler
 from .handshake import Precedents, Refused, Request, accept, printable, upgrade_required
 from .listening import address_of, adopt, listen
 from .opening import (
@@ -44,6 +43,7 @@ from .opening import (
     report_end,
 )
 from .options import Options
+from .repeats import RepeatingHandler
 from .routed import Routed
 from .visit import Desk
 from .websocket import Handler, WebSocket
@@ -603,7 +603,7 @@ class _Call:
             self._function(*self._arguments)
 
 
-class _RoutingHandler(Routed, WebSocketHandler):
+class _RoutingHandler(Routed, RepeatingHandler):
     """Serves the paths that have a handler, and leaves the rest to the WSGI application."""
 
     server: HTTPServer

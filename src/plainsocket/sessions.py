@@ -218,6 +218,38 @@ class Sessions:
         start_response("204 No Content", [*headers, _NO_STORE, ("Plainsocket", session.tell())])
         return ()
 
+    def find_usual(self, body: bytes, origin: str | None) -> tuple[Session, posts.Up] | None:
+        """The session of an up request that has one whole record, of a message's bytes, and
+        nothing to be refused for; None for any other."""
+        if self.is_stopping or body[0] != posts.UP:
+            return None
+        try:
+            post = posts.read_up(body)
+        except posts.PostError:
+            return None
+        session = self._sessions.get(post.token) if post is not None else None
+        if post is None or session is None or session.origin != origin:
+            return None
+        is_usual = session.uploads < _MOST_UPLOADS and session.is_next(post)
+        return (session, post) if is_usual else None
+
+    def take_usual(self, session: Session, post: posts.Up) -> str:
+        """Take what `find_usual` has found; returns what the answer tells of it."""
+        session.uploads += 1
+        try:
+            session.acknowledge(post.received)
+            session.receive(post.offset, post.data)
+            gevent.sleep(0)  # it is used, and replied to, before that
+        finally:
+            session.uploads -= 1
+        return session.tell()
+
+    def head_of_up(self, environ: dict[str, Any]) -> bytes:
+        """The head of the answer to an up request, without what changes and without its end."""
+        headers = [*_cors(environ, environ.get("HTTP_ORIGIN")), _NO_STORE]
+        lines = ["HTTP/1.1 204 No Content", *(f"{name}: {value}" for name, value in headers), ""]
+        return "\r\n".join(lines).encode("latin-1")
+
     def _down(
         self, host: Host, environ: dict[str, Any], start_response: Any, data: bytes
     ) -> Iterable[bytes]:

@@ -152,6 +152,10 @@ class Channel(Carrier):
             self._inbox[-1] = bytearray(last + data)
         self._session.deliver_soon(self)
 
+    def has_room_for(self, size: int) -> bool:
+        """Whether the client may send so many bytes more."""
+        return size <= self._left
+
     def deliver(self) -> None:
         """In the hub: hand on what has come."""
         while self._inbox and self._is_reading and self._receiver is not None:
@@ -411,6 +415,15 @@ class Session:
                     raise Conflict("The bytes before these have not come.")
         finally:
             self._gaps.discard(gap)
+
+    def is_next(self, post: posts.Up) -> bool:
+        """Whether it has the next bytes of the up stream, and these are one record of DATA that
+        its channel has room for."""
+        found = self._reader.find_single(post.data)
+        if found is None or post.offset != self.received or post.received > self.outbox.end:
+            return False
+        channel = self.channels.get(found[0])
+        return channel is not None and channel.has_room_for(found[1])
 
     def receive(self, offset: int, data: bytes) -> None:
         """Take bytes of the up stream, from `offset` on, which is not beyond what has come.

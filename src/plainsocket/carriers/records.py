@@ -140,6 +140,16 @@ class RecordReader:
         self._missing += max(0, position - end)
         return records
 
+    def find_single(self, data: bytes) -> tuple[int, int] | None:
+        """The channel, and the length of its payload, where `data` is one record of DATA and
+        begins where a record does; else None."""
+        if self._rest or self._missing or len(data) <= _HEAD.size:
+            return None
+        kind, zero, length, channel = _HEAD.unpack_from(data)
+        if kind != Kind.DATA or zero or length != len(data) - _HEAD.size:
+            return None
+        return channel, length
+
     def _check(self, kind: int, zero: int, length: int, channel: int) -> None:
         """Check a record's head, before its payload has come."""
         if zero or kind not in self._kinds:
